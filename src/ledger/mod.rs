@@ -1,0 +1,3 @@
+//! ledger
+
+pub mod read_write_set;

@@ -1,0 +1,60 @@
+//! What a transaction read and wrote: the unit that execution hands to the ledger.
+//!
+//! Reads are recorded so that parallel execution and audit can be added with the same results;
+//! ranges are predicates (start, end, what was seen). The digest of a write set goes into the
+//! receipt: `H("obelisk.writes.1" | per key ascending: namespace string | key bytes | 0, or 1 |
+//! value bytes)`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::types::codec::Writer;
+use crate::types::digest::Digest;
+
+const TAG: &[u8] = b"obelisk.writes.1";
+
+/// A key of the world state: the contract's namespace and the contract's own key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateKey {
+    /// Name of the contract.
+    pub namespace: String,
+    /// Its key.
+    pub key: Bytes,
+}
+
+/// Final writes of one transaction; `None` deletes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteSet(pub BTreeMap<StateKey, Option<Bytes>>);
+
+/// What one transaction saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadSet {
+    /// Keys read, with the digest of the value seen (`None` = absent), own writes excluded.
+    pub keys: BTreeMap<StateKey, Option<Digest>>,
+    /// Ranges read: namespace, start, end, number of entries seen.
+    pub ranges: Vec<(String, Bytes, Bytes, usize)>,
+}
+
+impl WriteSet {
+    /// The digest for the receipt; zero for no writes.
+    pub fn digest(&self) -> Digest {
+        if self.0.is_empty() {
+            return Digest::ZERO;
+        }
+        let mut w = Writer::default();
+        w.raw(TAG);
+        for (at, value) in &self.0 {
+            w.string(&at.namespace);
+            w.bytes(&at.key);
+            match value {
+                None => w.u8(0),
+                Some(value) => {
+                    w.u8(1);
+                    w.bytes(value);
+                }
+            }
+        }
+        Digest::of(&[&w.finish()])
+    }
+}

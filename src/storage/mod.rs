@@ -1,0 +1,88 @@
+//! Floor 1: ordered key-value storage behind one seam, `Kv`.
+//!
+//! A store holds tables (`tables.rs` is the schema on one page) of ordered byte keys. One
+//! `WriteBatch` is atomic over all tables. The contract, proved by `conformance` over every row:
+//! * `write` is atomic: after a crash all of a batch is there or nothing. It is durable only after
+//!   `sync` returns Ok; batches become durable in the order they were written.
+//! * `scan` sees a consistent view and yields keys in ascending byte order.
+//! * After a failed `write` or `sync` the store must not be used again; the process stops.
+
+pub mod tables;
+
+use std::fmt;
+
+use crate::storage::tables::Table;
+
+/// Why a store refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The device or the library failed while doing this.
+    #[error("storage: {doing}: {reason}")]
+    Failed { doing: &'static str, reason: String },
+    /// Bytes on disk are not what was written.
+    #[error(
+        "storage: {what} is damaged: {reason}; restore this node from its peers (obelisk ledger rebuild)"
+    )]
+    Damaged { what: String, reason: String },
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Sets a key.
+    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
+    /// Removes a key; removing an absent one is fine.
+    Delete { table: Table, key: Vec<u8> },
+}
+
+/// Changes applied together, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteBatch {
+    /// The changes; a later one on the same key wins.
+    pub changes: Vec<Change>,
+}
+
+impl WriteBatch {
+    /// Sets a key.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change::Put { table, key: key.into(), value: value.into() });
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change::Delete { table, key: key.into() });
+    }
+}
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// An ordered key-value store with atomic batches.
+pub trait Kv: Send + Sync + fmt::Debug {
+    /// The value of a key.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// The values of many keys, in the order asked.
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
+
+    /// Up to `limit` entries with `start <= key < end`, ascending; an empty `end` means "to the end
+    /// of the table".
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError>;
+
+    /// The last entry with `start <= key < end`.
+    fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError>;
+
+    /// Applies a batch atomically; readers see it when this returns.
+    fn write(&self, batch: WriteBatch) -> Result<(), StorageError>;
+
+    /// Makes every batch written so far durable.
+    fn sync(&self) -> Result<(), StorageError>;
+}

@@ -1,0 +1,97 @@
+//! Every limit that bounds what an outsider, a peer or a configuration can make a node hold, in one
+//! place.
+//!
+//! Each name says what it limits and in which unit; the comment says why this value. A full queue
+//! is an answer to the sender, never growth. Protocol limits (marked P) are the same on every node
+//! of a network: raising one is a change of the protocol version.
+
+/// P. Payload of one transaction, bytes: a WebAssembly package of 1 MiB plus its arguments.
+pub const TX_PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// P. Chaincode and function names, bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 64;
+/// P. Arguments of one invocation.
+pub const ARGS_MAX: usize = 64;
+/// P. A transaction may stay valid for at most this many blocks; bounds the table of recent ids.
+pub const VALIDITY_BLOCKS_MAX: u64 = 1024;
+/// P. X.509 certificate, DER bytes: P-256 with attributes needs under 2 KiB.
+pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+
+/// P. Transactions of one batch.
+pub const BATCH_TXS_MAX: usize = 4096;
+/// P. Encoded batch, bytes: one largest transaction with its certificate fits.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// P. Batches of one block.
+pub const BLOCK_BATCHES_MAX: usize = 64;
+/// P. Encoded bodies of one block, bytes.
+pub const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// P. Validators of one network.
+pub const REPLICAS_MAX: usize = 100;
+/// P. Organisations of one network.
+pub const ORGANISATIONS_MAX: usize = 100;
+/// P. Encoded consensus message, bytes: a new-view of 100 replicas with full windows fits.
+pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// P. Sequence numbers between the low and the high watermark.
+pub const WINDOW_MAX: u64 = 256;
+
+/// P. Key of one state entry, bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+/// P. Value of one state entry, bytes.
+pub const STATE_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// P. Return value of one transaction, bytes.
+pub const RETURN_BYTES_MAX: usize = 64 * 1024;
+/// P. Error text of a failed transaction, bytes; longer ones are cut.
+pub const ERROR_TEXT_BYTES_MAX: usize = 512;
+/// P. Events of one transaction.
+pub const TX_EVENTS_MAX: usize = 64;
+/// P. Name plus payload of one event, bytes.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024;
+/// P. Distinct keys that one transaction may write.
+pub const TX_WRITES_MAX: usize = 4096;
+/// P. Bytes of all keys and values that one transaction may write.
+pub const TX_WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// P. Entries that one range scan returns.
+pub const SCAN_ENTRIES_MAX: usize = 4096;
+/// P. Depth of contract-to-contract calls.
+pub const CALL_DEPTH_MAX: usize = 8;
+
+/// Encoded genesis document, bytes: 100 organisations and 100 validators with their certificates.
+pub const GENESIS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// One frame between peers, bytes: the largest message plus its header.
+pub const FRAME_BYTES_MAX: usize = CONSENSUS_MESSAGE_BYTES_MAX + 64 * 1024;
+/// Frames waiting for one peer and class; when full the oldest of the class is dropped and counted
+/// (votes are sent again by the protocol, batches are fetched).
+pub const PEER_QUEUE_FRAMES_MAX: usize = 4096;
+/// Bytes waiting for one peer and class.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Transactions admitted here and not yet in a closed batch; when full a client is told "busy,
+/// retry after".
+pub const MEMPOOL_TXS_MAX: usize = 16 * 1024;
+/// Bytes of those transactions.
+pub const MEMPOOL_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of batches known here and not yet in a block, over all authors.
+pub const PENDING_BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Batches of one author known here and not yet in a block: one validator cannot fill the table of
+/// another.
+pub const PENDING_BATCHES_PER_AUTHOR_MAX: usize = 256;
+/// Inputs waiting for the consensus thread.
+pub const CONSENSUS_INPUTS_MAX: usize = 8192;
+/// Blocks ordered and not yet executed.
+pub const ORDERED_BLOCKS_MAX: usize = 32;
+/// Blocks executed and not yet durable.
+pub const EXECUTED_BLOCKS_MAX: usize = 8;
+/// Blocks waiting for one event subscriber; a slower one is told where it was cut and reads on from
+/// the store.
+pub const SUBSCRIBER_BLOCKS_MAX: usize = 64;
+/// Subscribers of one node.
+pub const SUBSCRIBERS_MAX: usize = 1024;
+/// Clients waiting for a receipt on one node.
+pub const RECEIPT_WAITERS_MAX: usize = 64 * 1024;
+/// Blocks of one catch-up response.
+pub const CATCH_UP_BLOCKS_MAX: usize = 32;
+
+/// Body of one REST request, bytes: a deploy in base64 fits.
+pub const REST_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Open connections of one listener.
+pub const CONNECTIONS_MAX: usize = 1024;
