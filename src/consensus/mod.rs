@@ -83,6 +83,9 @@ pub enum Input {
     /// Blocks up to `tip` were fetched from others, verified and executed; nothing below matters
     /// any more. `checkpoint` is what the checkpoint vote for `tip.sequence` would sign.
     Restored { tip: Tip, checkpoint: Digest },
+    /// These batches are in blocks that were fetched from others; given before `Restored`. Nobody
+    /// needs to order them any more.
+    BatchesCommitted(Vec<BatchId>),
 }
 
 /// What a core may ask of the driver.
@@ -108,10 +111,16 @@ pub enum Effect {
     /// core if it stays away.
     FetchBatch { id: BatchId, from: Vec<ReplicaId> },
     /// This replica is behind: others committed up to `sequence`. Answered by `Restored`. The
-    /// driver keeps trying until it is at least there; the core may repeat the effect.
+    /// driver keeps trying until it is at least there; the core may repeat the effect, and may
+    /// deliver some of these sequence numbers itself meanwhile: what is already executed here is
+    /// not executed again.
     CatchUp { sequence: SequenceNumber, from: Vec<ReplicaId> },
     /// A replica broke the protocol provably; kept and exportable.
     Accuse(Evidence),
+    /// A quorum computed another state after `sequence` than this replica did (`own`). The core
+    /// votes for no commit and no checkpoint until `Restored` brings a state at or above
+    /// `sequence`; the driver says so loudly and rebuilds from others.
+    Diverged { sequence: SequenceNumber, own: Digest, certificate: QuorumCertificate },
 }
 
 /// A message before signing.

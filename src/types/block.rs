@@ -99,7 +99,9 @@ pub fn null_digest(chain: ChainId, sequence: SequenceNumber, previous: BlockHash
 }
 
 impl BlockHeader {
-    /// The header that `proposal` makes on top of `tip`.
+    /// The header that `proposal` makes on top of `tip`. The block's time is the proposed one, or
+    /// one millisecond after the previous block's where that is later: a view change may put an
+    /// older proposal behind a younger one.
     pub fn following(chain: ChainId, tip: &Tip, proposal: &Proposal) -> Self {
         let roots: Vec<Digest> = proposal.batches.iter().map(|b| b.transaction_root).collect();
         Self {
@@ -108,7 +110,7 @@ impl BlockHeader {
             previous: tip.hash,
             view: proposal.view,
             sequence: proposal.sequence,
-            time_ms: proposal.time_ms,
+            time_ms: proposal.time_ms.max(tip.time_ms.saturating_add(1)),
             transactions: proposal
                 .batches
                 .iter()

@@ -34,6 +34,17 @@ pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// P. Sequence numbers between the low and the high watermark.
 pub const WINDOW_MAX: u64 = 256;
 
+/// P. Batches that one status message names as waiting for the primary: enough to notice one that
+/// is ignored.
+pub const STATUS_BATCHES_MAX: usize = 16;
+/// Committed sequence numbers with their certificates sent in answer to one status message.
+pub const STATUS_ANSWER_SEQUENCES_MAX: u64 = 16;
+/// Ids of batches delivered last, kept to refuse a second proposal of one: 64 full sequences.
+pub const RECENT_BATCHES_MAX: usize = 64 * BLOCK_BATCHES_MAX;
+/// Rounds over all replicas in which the body of one batch is asked for; then it takes a view
+/// change or catch-up to ask again.
+pub const FETCH_ROUNDS_MAX: u32 = 4;
+
 /// P. Key of one state entry, bytes.
 pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// P. Value of one state entry, bytes.
