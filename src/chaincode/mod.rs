@@ -4,6 +4,22 @@
 //! randomness and no network; everything it sees comes through `Stub`, so every validator computes
 //! the same result. A failed call leaves no write: the caller of the runtime drops the recorded
 //! writes.
+//!
+//! ```text
+//! pipeline/execute -> Contracts::resolve -> lifecycle's record -> built-in, or Runtime::load (cached)
+//!                  -> Contracts::invoke  -> contract -> Stub (recorded reads and writes) -> Stub::call -> ...
+//! ```
+//!
+//! `RUNTIMES` is the visible table of plug-ins; `contracts` is what the pipeline calls. Everything
+//! a fault says may reach a receipt and is hashed there, so a fault's text is a function of the
+//! transaction and the state alone.
+
+pub mod builtin;
+pub mod contracts;
+pub mod memory_stub;
+pub mod prices;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -112,18 +128,23 @@ pub struct Outcome {
 
 /// Runs contracts of one kind.
 pub trait Runtime: Send + Sync {
-    /// Checks a package at deployment; the error says what is wrong with it.
-    fn check(&self, package: &Bytes) -> Result<(), Fault>;
+    /// Checks a package at deployment and prepares it to run; the fault says what is wrong with it.
+    /// The answer is a function of the bytes alone, so it may be kept for ever.
+    fn load(&self, package: &Package) -> Result<Arc<dyn Contract>, Fault>;
 
-    /// Runs a function of the contract in `package` with at most `fuel`. On a fault all fuel given
-    /// counts as used, except where the contract itself refused.
-    fn invoke(
-        &self,
-        package: &Package,
-        call: &Call,
-        stub: &mut dyn Stub,
-        fuel: u64,
-    ) -> Result<Outcome, Fault>;
+    /// Checks a package; the fault says what is wrong with it.
+    fn check(&self, package: &Package) -> Result<(), Fault> {
+        self.load(package).map(|_| ())
+    }
+}
+
+/// A contract, ready to run on any thread.
+pub trait Contract: Send + Sync {
+    /// True where deployment must call the function `init`.
+    fn has_init(&self) -> bool;
+
+    /// Runs a function with at most `fuel`. On a fault all fuel given counts as used.
+    fn invoke(&self, call: &Call, stub: &mut dyn Stub, fuel: u64) -> Result<Outcome, Fault>;
 }
 
 /// A deployed contract's code.
@@ -134,3 +155,23 @@ pub struct Package {
     /// The bytes.
     pub bytes: Bytes,
 }
+
+impl Package {
+    /// A package of these bytes.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { digest: Digest::of(&[&bytes]), bytes }
+    }
+}
+
+/// A row of the table of runtimes.
+pub struct RuntimeRow {
+    /// Kind of package, as `lifecycle` records it.
+    pub kind: &'static str,
+    /// What it runs, for people.
+    pub about: &'static str,
+    /// Makes the runtime; an error says why this machine cannot.
+    pub make: fn() -> Result<Arc<dyn Runtime>, String>,
+}
+
+/// The runtimes of this build. Built-in contracts need none.
+pub const RUNTIMES: &[RuntimeRow] = &[];

@@ -65,6 +65,14 @@ pub const TX_WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SCAN_ENTRIES_MAX: usize = 4096;
 /// P. Depth of contract-to-contract calls.
 pub const CALL_DEPTH_MAX: usize = 8;
+/// P. Package of one contract, bytes; fits a transaction with its other arguments.
+pub const PACKAGE_BYTES_MAX: usize = 1024 * 1024;
+/// P. Linear memory of one running WebAssembly contract, bytes: 256 pages.
+pub const WASM_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// P. Elements of all tables of a WebAssembly contract; a table entry is a function's address.
+pub const WASM_TABLE_ELEMENTS_MAX: usize = 16 * 1024;
+/// Contracts whose compiled code a node keeps ready; others are compiled again at their next call.
+pub const LOADED_CONTRACTS_MAX: usize = 32;
 
 /// Encoded genesis document, bytes: 100 organisations and 100 validators with their certificates.
 pub const GENESIS_BYTES_MAX: usize = 4 * 1024 * 1024;
