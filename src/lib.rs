@@ -22,6 +22,7 @@ pub mod network;
 pub mod pipeline;
 
 pub mod api;
+pub mod client;
 pub mod node;
 
 #[cfg(feature = "cli")]

@@ -1,0 +1,46 @@
+//! Who signs: a certificate and its private key.
+//!
+//! The key is behind `crypto::SigningKey`, so a token may hold it. Nothing here prints or stores
+//! it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::crypto::CryptoError;
+use crate::crypto::SigningKey;
+use crate::types::digest::Digest;
+use crate::types::ids::CertificateId;
+use crate::types::signature::Signature;
+
+/// A member's certificate with the key that signs for it.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    certificate: Bytes,
+    id: CertificateId,
+    key: Arc<dyn SigningKey>,
+}
+
+impl ClientIdentity {
+    /// Joins a certificate (DER) and the private key of its subject. Whether they belong together
+    /// shows at the first submission: the node answers "bad signature".
+    pub fn new(certificate: Bytes, key: Arc<dyn SigningKey>) -> Self {
+        let id = CertificateId(Digest::of(&[&certificate]));
+        Self { certificate, id, key }
+    }
+
+    /// The certificate, DER.
+    pub fn certificate(&self) -> &Bytes {
+        &self.certificate
+    }
+
+    /// SHA-256 of the certificate: how transactions name their creator.
+    pub fn id(&self) -> CertificateId {
+        self.id
+    }
+
+    /// Signs bytes that begin with a domain tag.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Signature, CryptoError> {
+        self.key.sign(message)
+    }
+}

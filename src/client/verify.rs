@@ -1,0 +1,230 @@
+//! Checks that need no trust in the answering node: only the genesis document, which says whose
+//! signatures count.
+//!
+//! ```text
+//! transaction -- path --> batch root -- path --> header.transaction_root -- hash --> 2f+1 commit votes
+//! receipt     -- path --> receipts root  \
+//! state entry -- tree --> state root      +--> checkpoint digest --> 2f+1 checkpoint votes
+//! block hash ----------------------------/
+//! ```
+//!
+//! A commit certificate proves order and content, not results; results (receipts, state) are
+//! proven by a checkpoint certificate, which exists for one block in each checkpoint interval.
+//! One bad signature rejects the whole certificate.
+
+use crate::crypto::Check;
+use crate::types::block::Block;
+use crate::types::block::BlockHeader;
+use crate::types::certificate::QuorumCertificate;
+use crate::types::codec::DecodeError;
+use crate::types::codec::Encode;
+use crate::types::digest::Digest;
+use crate::types::genesis::Genesis;
+use crate::types::ids::BlockHash;
+use crate::types::ids::ChainId;
+use crate::types::ids::Height;
+use crate::types::ids::ReplicaId;
+use crate::types::merkle;
+use crate::types::receipt::Receipt;
+use crate::types::receipt::checkpoint_digest;
+use crate::types::replica_set::ReplicaSet;
+use crate::types::transaction::Transaction;
+use crate::types::vote::Phase;
+use crate::types::vote::signed_text;
+
+/// Why a proof was not accepted. Each says which link of the chain of evidence is broken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    /// The certificate is malformed, too small or of another epoch.
+    #[error("the quorum certificate is not acceptable")]
+    Certificate(#[source] DecodeError),
+    /// The certificate is for something else.
+    #[error("the quorum certificate signs {found}, the evidence leads to {expected}")]
+    OtherDigest { found: Digest, expected: Digest },
+    /// The certificate is of another kind of vote.
+    #[error("the quorum certificate holds {found:?} votes, {expected:?} votes were expected")]
+    OtherPhase { found: Phase, expected: Phase },
+    /// A signature in the certificate is wrong.
+    #[error("the signature of replica {0} in the quorum certificate is wrong")]
+    Signature(ReplicaId),
+    /// Another network's header.
+    #[error("the header belongs to chain {found}, this verifier to {expected}")]
+    OtherChain { found: ChainId, expected: ChainId },
+    /// A Merkle path does not lead to its root.
+    #[error("the path of the {0} does not lead to its root")]
+    Path(&'static str),
+    /// The block's parts do not belong together.
+    #[error("the block contradicts itself")]
+    Block(#[source] DecodeError),
+    /// The receipt is of another transaction.
+    #[error("the receipt is of transaction {found}, {expected} was asked for")]
+    OtherTransaction { found: Digest, expected: Digest },
+}
+
+/// Checks one signature; a row of `crypto`'s providers.
+pub type VerifySignature = fn(&Check<'_>) -> bool;
+
+/// A leaf's place in a Merkle tree and the siblings up to the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// Position of the leaf, from 0.
+    pub index: usize,
+    /// Leaves of the tree.
+    pub count: usize,
+    /// Siblings, from the leaf up.
+    pub siblings: Vec<Digest>,
+}
+
+/// Evidence that a transaction is in a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionProof {
+    /// The transaction.
+    pub transaction: Transaction,
+    /// Header of its block.
+    pub header: BlockHeader,
+    /// Commit votes over the header.
+    pub certificate: QuorumCertificate,
+    /// From the transaction to its batch's root.
+    pub in_batch: Path,
+    /// From the batch's root to the header's transaction root.
+    pub in_block: Path,
+}
+
+/// What checkpoint votes sign, and the votes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointProof {
+    /// Height of the checkpoint.
+    pub height: Height,
+    /// Hash of the block there.
+    pub hash: BlockHash,
+    /// Root of the world state.
+    pub state_root: Digest,
+    /// Root of the block's receipts.
+    pub receipts_root: Digest,
+    /// The votes.
+    pub certificate: QuorumCertificate,
+}
+
+/// Checks evidence against one network's genesis document.
+#[derive(Clone)]
+pub struct Verifier {
+    chain: ChainId,
+    replicas: ReplicaSet,
+    verify: VerifySignature,
+}
+
+impl Verifier {
+    /// A verifier for the network of `genesis`.
+    pub fn new(genesis: &Genesis, verify: VerifySignature) -> Self {
+        Self { chain: genesis.chain_id(), replicas: genesis.replicas.clone(), verify }
+    }
+
+    /// The network.
+    pub fn chain(&self) -> ChainId {
+        self.chain
+    }
+
+    /// Checks that a quorum of the replica set signed `digest` in `phase`.
+    pub fn check_certificate(
+        &self,
+        certificate: &QuorumCertificate,
+        phase: Phase,
+        digest: Digest,
+    ) -> Result<(), ProofError> {
+        let vote = &certificate.vote;
+        if vote.slot.phase != phase {
+            return Err(ProofError::OtherPhase { found: vote.slot.phase, expected: phase });
+        }
+        if vote.digest != digest {
+            return Err(ProofError::OtherDigest { found: vote.digest, expected: digest });
+        }
+        certificate.check_shape(&self.replicas).map_err(ProofError::Certificate)?;
+        let text = signed_text(&self.chain, &vote.to_bytes());
+        for (id, signature) in &certificate.signatures {
+            let replica = self.replicas.get(*id).ok_or(ProofError::Signature(*id))?;
+            if !(self.verify)(&Check { key: &replica.key, message: &text, signature }) {
+                return Err(ProofError::Signature(*id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a header and its commit certificate; returns the hash.
+    pub fn check_header(
+        &self,
+        header: &BlockHeader,
+        certificate: &QuorumCertificate,
+    ) -> Result<BlockHash, ProofError> {
+        if header.chain != self.chain {
+            return Err(ProofError::OtherChain { found: header.chain, expected: self.chain });
+        }
+        let hash = header.hash();
+        self.check_certificate(certificate, Phase::Commit, hash.0)?;
+        Ok(hash)
+    }
+
+    /// Checks a whole block: bodies, header, certificate.
+    pub fn check_block(&self, block: &Block) -> Result<BlockHash, ProofError> {
+        block.check_consistent().map_err(ProofError::Block)?;
+        self.check_header(&block.header, &block.certificate)
+    }
+
+    /// Checks that the transaction is in the block of the proof; returns the block's hash.
+    pub fn check_transaction(&self, proof: &TransactionProof) -> Result<BlockHash, ProofError> {
+        let hash = self.check_header(&proof.header, &proof.certificate)?;
+        let batch = proof.in_batch.root_of(&proof.transaction.leaf(), "transaction")?;
+        let root = proof.in_block.root_of(&batch, "batch")?;
+        if root != proof.header.transaction_root {
+            return Err(ProofError::Path("batch"));
+        }
+        Ok(hash)
+    }
+
+    /// Checks a checkpoint's certificate over its roots.
+    pub fn check_checkpoint(&self, proof: &CheckpointProof) -> Result<(), ProofError> {
+        let digest = checkpoint_digest(
+            self.chain,
+            proof.certificate.vote.slot.sequence,
+            proof.height,
+            proof.hash,
+            proof.state_root,
+            proof.receipts_root,
+        );
+        self.check_certificate(&proof.certificate, Phase::Checkpoint, digest)
+    }
+
+    /// Checks that a receipt is below the receipts root of a checkpoint.
+    pub fn check_receipt(
+        &self,
+        receipt: &Receipt,
+        path: &Path,
+        checkpoint: &CheckpointProof,
+    ) -> Result<(), ProofError> {
+        self.check_checkpoint(checkpoint)?;
+        match path.root_of(&receipt.digest(), "receipt")? == checkpoint.receipts_root {
+            true => Ok(()),
+            false => Err(ProofError::Path("receipt")),
+        }
+    }
+}
+
+impl Path {
+    /// The path of leaf `index` among `leaves`.
+    pub fn among(leaves: &[Digest], index: usize) -> Self {
+        Self { index, count: leaves.len(), siblings: merkle::proof(leaves, index) }
+    }
+
+    /// The root this path leads to from `item`.
+    pub fn root_of(&self, item: &Digest, what: &'static str) -> Result<Digest, ProofError> {
+        if self.siblings.len() > PATH_SIBLINGS_MAX {
+            return Err(ProofError::Path(what));
+        }
+        merkle::fold(item, self.index, self.count, &self.siblings).ok_or(ProofError::Path(what))
+    }
+}
+
+/// A path has at most as many siblings as the count of leaves has bits.
+const PATH_SIBLINGS_MAX: usize = usize::BITS as usize;
+
+#[cfg(test)]
+mod tests;
