@@ -19,16 +19,16 @@ use crate::types::certificate::QuorumCertificate;
 use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
 use crate::types::digest::Digest;
+use crate::types::evidence::CheckpointProof;
+use crate::types::evidence::Path;
+use crate::types::evidence::ReceiptProof;
+use crate::types::evidence::TransactionProof;
 use crate::types::genesis::Genesis;
 use crate::types::ids::BlockHash;
 use crate::types::ids::ChainId;
-use crate::types::ids::Height;
 use crate::types::ids::ReplicaId;
-use crate::types::merkle;
-use crate::types::receipt::Receipt;
 use crate::types::receipt::checkpoint_digest;
 use crate::types::replica_set::ReplicaSet;
-use crate::types::transaction::Transaction;
 use crate::types::vote::Phase;
 use crate::types::vote::signed_text;
 
@@ -63,47 +63,6 @@ pub enum ProofError {
 
 /// Checks one signature; a row of `crypto`'s providers.
 pub type VerifySignature = fn(&Check<'_>) -> bool;
-
-/// A leaf's place in a Merkle tree and the siblings up to the root.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path {
-    /// Position of the leaf, from 0.
-    pub index: usize,
-    /// Leaves of the tree.
-    pub count: usize,
-    /// Siblings, from the leaf up.
-    pub siblings: Vec<Digest>,
-}
-
-/// Evidence that a transaction is in a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransactionProof {
-    /// The transaction.
-    pub transaction: Transaction,
-    /// Header of its block.
-    pub header: BlockHeader,
-    /// Commit votes over the header.
-    pub certificate: QuorumCertificate,
-    /// From the transaction to its batch's root.
-    pub in_batch: Path,
-    /// From the batch's root to the header's transaction root.
-    pub in_block: Path,
-}
-
-/// What checkpoint votes sign, and the votes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckpointProof {
-    /// Height of the checkpoint.
-    pub height: Height,
-    /// Hash of the block there.
-    pub hash: BlockHash,
-    /// Root of the world state.
-    pub state_root: Digest,
-    /// Root of the block's receipts.
-    pub receipts_root: Digest,
-    /// The votes.
-    pub certificate: QuorumCertificate,
-}
 
 /// Checks evidence against one network's genesis document.
 #[derive(Clone)]
@@ -172,9 +131,8 @@ impl Verifier {
     /// Checks that the transaction is in the block of the proof; returns the block's hash.
     pub fn check_transaction(&self, proof: &TransactionProof) -> Result<BlockHash, ProofError> {
         let hash = self.check_header(&proof.header, &proof.certificate)?;
-        let batch = proof.in_batch.root_of(&proof.transaction.leaf(), "transaction")?;
-        let root = proof.in_block.root_of(&batch, "batch")?;
-        if root != proof.header.transaction_root {
+        let batch = root(&proof.in_batch, &proof.transaction.leaf(), "transaction")?;
+        if root(&proof.in_block, &batch, "batch")? != proof.header.transaction_root {
             return Err(ProofError::Path("batch"));
         }
         Ok(hash)
@@ -196,35 +154,21 @@ impl Verifier {
     /// Checks that a receipt is below the receipts root of a checkpoint.
     pub fn check_receipt(
         &self,
-        receipt: &Receipt,
-        path: &Path,
+        proof: &ReceiptProof,
         checkpoint: &CheckpointProof,
     ) -> Result<(), ProofError> {
         self.check_checkpoint(checkpoint)?;
-        match path.root_of(&receipt.digest(), "receipt")? == checkpoint.receipts_root {
+        let found = root(&proof.in_result, &proof.receipt.digest(), "receipt")?;
+        match found == checkpoint.receipts_root {
             true => Ok(()),
             false => Err(ProofError::Path("receipt")),
         }
     }
 }
 
-impl Path {
-    /// The path of leaf `index` among `leaves`.
-    pub fn among(leaves: &[Digest], index: usize) -> Self {
-        Self { index, count: leaves.len(), siblings: merkle::proof(leaves, index) }
-    }
-
-    /// The root this path leads to from `item`.
-    pub fn root_of(&self, item: &Digest, what: &'static str) -> Result<Digest, ProofError> {
-        if self.siblings.len() > PATH_SIBLINGS_MAX {
-            return Err(ProofError::Path(what));
-        }
-        merkle::fold(item, self.index, self.count, &self.siblings).ok_or(ProofError::Path(what))
-    }
+fn root(path: &Path, item: &Digest, what: &'static str) -> Result<Digest, ProofError> {
+    path.root_of(item).ok_or(ProofError::Path(what))
 }
-
-/// A path has at most as many siblings as the count of leaves has bits.
-const PATH_SIBLINGS_MAX: usize = usize::BITS as usize;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ pub mod block;
 pub mod certificate;
 pub mod codec;
 pub mod digest;
+pub mod evidence;
 pub mod genesis;
 pub mod ids;
 pub mod limits;
