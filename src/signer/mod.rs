@@ -2,10 +2,22 @@
 //!
 //! A consensus signature names its slot. The guard makes slot and text durable before the key is
 //! used; the same slot with another text is refused for ever; the same text gets a signature again.
-//! No path signs without the guard.
+//! No path signs without the guard: a key signs a `guard::ClearedToSign`, which only the guard can
+//! make.
+//!
+//! ```text
+//! SignRequest -> SlotGuard::clear (append, one sync) -> ClearedToSign -> key -> Signature
+//! ```
+//!
+//! Failure: a refused request harms no other request; a guard that cannot record refuses everything
+//! from then on and the process must stop (`SignError::Guard`).
+
+pub mod embedded;
+pub mod guard;
 
 use bytes::Bytes;
 
+use crate::types::ids::SequenceNumber;
 use crate::types::signature::PublicKey;
 use crate::types::signature::Signature;
 use crate::types::vote::Slot;
@@ -25,6 +37,15 @@ pub enum SignError {
     /// Another text was signed for this slot.
     #[error("refused: another text was already signed for {slot:?}")]
     Conflict { slot: Slot },
+    /// The slot is so old that the guard no longer knows what it signed there.
+    #[error(
+        "refused: {slot:?} lies below the guard's floor (sequence {floor}); what was signed there \
+         is forgotten, so nothing is signed there again"
+    )]
+    Forgotten { slot: Slot, floor: SequenceNumber },
+    /// Slot and text contradict each other: a vote without its slot would escape the guard.
+    #[error("refused: {reason}; a consensus text is signed only under the slot it states")]
+    Mislabelled { reason: &'static str },
     /// The guard's record could not be made durable, or is damaged: the process must stop.
     #[error("the signer's guard cannot record: {reason}")]
     Guard { reason: String },
@@ -41,4 +62,12 @@ pub trait Signer: Send + Sync {
 
     /// The key that checks the signatures.
     fn public_key(&self) -> &PublicKey;
+
+    /// Lets the guard forget the sequence-bound slots below `sequence`, which must be stable (a
+    /// checkpoint certificate covers everything below it): from then on they are refused. Keeps
+    /// guard and log small. A signer that keeps no record of its own does nothing.
+    fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {
+        let _ = sequence;
+        Ok(())
+    }
 }

@@ -15,6 +15,12 @@ pub const ARGS_MAX: usize = 64;
 pub const VALIDITY_BLOCKS_MAX: u64 = 1024;
 /// P. X.509 certificate, DER bytes: P-256 with attributes needs under 2 KiB.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
+/// P. Attributes of one certificate.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// P. Value of one attribute, bytes of UTF-8.
+pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 256;
+/// P. Host names and addresses of one TLS certificate.
+pub const CERTIFICATE_HOSTS_MAX: usize = 16;
 
 /// P. Transactions of one batch.
 pub const BATCH_TXS_MAX: usize = 4096;
@@ -114,3 +120,26 @@ pub const CATCH_UP_BLOCKS_MAX: usize = 32;
 pub const REST_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Open connections of one listener.
 pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Slots that the signer's guard holds in memory: the watermark window over many views fits many
+/// times; when full, new slots are refused until the caller forgets old ones.
+pub const GUARD_SLOTS_MAX: usize = 256 * 1024;
+/// New slots of one append to the guard's log; a replica signs at most a few per sequence number
+/// of the window at once.
+pub const GUARD_APPEND_RECORDS_MAX: usize = 4096;
+/// Guard log, bytes, above which it is rewritten without the forgotten slots.
+pub const GUARD_COMPACT_BYTES: u64 = 8 * 1024 * 1024;
+/// Step in which the guard's log is filled with zeros ahead of use, bytes: a sync that allocates
+/// nothing is the cheap one.
+pub const GUARD_PREALLOCATE_BYTES: u64 = 1024 * 1024;
+/// Guard log, bytes, above which it is not read at all: all slots in memory fit four times.
+pub const GUARD_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// View-change and new-view slots that survive a rewrite of the guard's log, newest first; older
+/// views are refused as a whole.
+pub const GUARD_VIEW_SLOTS_KEPT: usize = 1024;
+
+/// Certificates that were validated and are kept with their identity; the least recently used goes
+/// first. A network's active clients fit; one more validation costs about 0.1 ms.
+pub const IDENTITY_CACHE_MAX: usize = 16 * 1024;
+/// Certificates that were refused and are remembered, so that repeating one costs no validation.
+pub const REFUSED_CACHE_MAX: usize = 4 * 1024;

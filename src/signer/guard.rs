@@ -1,0 +1,510 @@
+//! The slot guard: the durable memory of what a key signed, which makes double signing impossible.
+//!
+//! ```text
+//! requests -> clear -> known slot, same text ----------------------------> ClearedToSign -> key
+//!                   -> known slot, other text ---------------------------> Conflict
+//!                   -> new slots -> append all -> one sync -> remember --> ClearedToSign -> key
+//! ```
+//!
+//! Place: between the consensus driver's requests and the signing key, in the signer's process or
+//! embedded in the node. The log's bytes are drawn in `format`.
+//!
+//! Invariants:
+//! * A `ClearedToSign` for a slot exists only after the slot's record is on the medium.
+//! * Per slot at most one text is ever cleared, over restarts and crashes.
+//! * A consensus text is cleared only under the slot it states; texts of another chain never.
+//! * One process at a time uses a log (exclusive lock on `<log>.lock`).
+//! * After a failed write or sync nothing is cleared any more: the state of the file is unknown
+//!   (the kernel may have dropped the pages), so the process must stop and open the log again.
+//!
+//! A lost log is not made again silently: `open` refuses where it is missing. A restored old copy
+//! of the log cannot be recognised from the file alone; `identity` and `fencing_epoch` are what
+//! peers compare. Slots far below the stable checkpoint are forgotten on the caller's word and
+//! refused from then on.
+
+mod disk;
+mod format;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::fs::File;
+use std::fs::TryLockError;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::crypto::SigningKey;
+use crate::signer::SignError;
+use crate::signer::SignRequest;
+use crate::types::codec::Decode;
+use crate::types::codec::Encode;
+use crate::types::digest::Digest;
+use crate::types::ids::ChainId;
+use crate::types::ids::SequenceNumber;
+use crate::types::limits;
+use crate::types::signature::PublicKey;
+use crate::types::signature::Signature;
+use crate::types::vote;
+use crate::types::vote::Phase;
+use crate::types::vote::Slot;
+use crate::types::vote::Vote;
+
+use disk::LogFile;
+use format::Append;
+use format::HEADER_BYTES;
+use format::Header;
+use format::RECORD_BYTES;
+
+/// A text that may be signed: its slot is recorded, or no slot governs it. Only the guard makes
+/// one, and signing consumes it.
+#[derive(Debug)]
+pub struct ClearedToSign {
+    text: Bytes,
+}
+
+impl ClearedToSign {
+    /// Signs the text.
+    pub fn sign(self, key: &dyn SigningKey) -> Result<Signature, SignError> {
+        key.sign(&self.text).map_err(|error| SignError::Key { reason: error.to_string() })
+    }
+}
+
+/// Why a guard cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// No log where one must be.
+    #[error(
+        "the slot guard {path} is missing, and this key has signed before: without the record of \
+         what it signed it could sign twice. Put the newest log back, or replace the validator's \
+         key"
+    )]
+    Missing { path: PathBuf },
+    /// A log where none may be.
+    #[error(
+        "{path} exists already: a guard is made once for a key. Open it, or choose another path"
+    )]
+    Exists { path: PathBuf },
+    /// Another process uses it.
+    #[error(
+        "the slot guard {path} is locked by another process: one key signs in one process. Stop \
+         the other node or signer first"
+    )]
+    Locked { path: PathBuf },
+    /// The disk refused.
+    #[error("cannot {doing} {path}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// The bytes are not what was written.
+    #[error(
+        "the slot guard {path} is damaged at byte {offset}: {reason}. What was signed is not known \
+         for certain, so nothing is signed. Restore this file from the same disk state as the \
+         node's data, or replace the validator's key"
+    )]
+    Damaged { path: PathBuf, offset: u64, reason: &'static str },
+    /// A log of another chain or key.
+    #[error(
+        "the slot guard {path} belongs to another {what}: found {found}, expected {expected}. \
+         Point the signer at its own log"
+    )]
+    Foreign { path: PathBuf, what: &'static str, found: Digest, expected: Digest },
+}
+
+/// The guard of one key on one chain.
+pub struct SlotGuard {
+    path: PathBuf,
+    file: Box<dyn LogFile>,
+    header: Header,
+    /// What was signed, above the floor.
+    slots: BTreeMap<Slot, Digest>,
+    /// Offset behind the last record.
+    end: u64,
+    /// Length of the file; zero from `end` on.
+    allocated: u64,
+    append: Append,
+    /// First bytes of every consensus text of this chain.
+    text_prefix: Bytes,
+    /// Why nothing is cleared any more.
+    failed: Option<String>,
+    /// Held for the life of the guard.
+    _lock: File,
+}
+
+impl SlotGuard {
+    /// Makes the log of a key that never signed. `fencing_epoch` is 0 for a new key and grows each
+    /// time peers allow a key to go on with a new log.
+    pub fn create(
+        path: &Path,
+        chain: ChainId,
+        key: &PublicKey,
+        fencing_epoch: u64,
+    ) -> Result<Self, GuardError> {
+        let lock = acquire(path)?;
+        if path.exists() {
+            return Err(GuardError::Exists { path: path.to_owned() });
+        }
+        let mut identity = [0; 16];
+        getrandom::fill(&mut identity).map_err(|error| GuardError::Io {
+            doing: "draw an identity for",
+            path: path.to_owned(),
+            source: io::Error::other(error.to_string()),
+        })?;
+        let header = Header {
+            fencing_epoch,
+            identity,
+            chain,
+            key: fingerprint(key),
+            floor: format::Floor::default(),
+        };
+        let bytes = image(&header, &BTreeMap::new(), &mut Append::default()).0;
+        let file = disk::replace(path, &bytes).map_err(|source| GuardError::Io {
+            doing: "create",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Box::new(file),
+            text_prefix: vote::signed_text(&header.chain, &[]),
+            header,
+            slots: BTreeMap::new(),
+            end: HEADER_BYTES as u64,
+            allocated: bytes.len() as u64,
+            append: Append::default(),
+            failed: None,
+            _lock: lock,
+        })
+    }
+
+    /// Opens the log of a key that may have signed. Wipes the remains of an append that a crash cut
+    /// short; refuses any other damage.
+    pub fn open(path: &Path, chain: ChainId, key: &PublicKey) -> Result<Self, GuardError> {
+        if !path.exists() {
+            return Err(GuardError::Missing { path: path.to_owned() });
+        }
+        let lock = acquire(path)?;
+        let io_error =
+            |doing| move |source| GuardError::Io { doing, path: path.to_owned(), source };
+        let damaged = |damage: format::Damage| GuardError::Damaged {
+            path: path.to_owned(),
+            offset: damage.offset,
+            reason: damage.reason,
+        };
+        let file = File::options().read(true).write(true).open(path).map_err(io_error("open"))?;
+        if file.metadata().map_err(io_error("read"))?.len() > limits::GUARD_FILE_BYTES_MAX {
+            let reason = "the file is larger than any guard's log";
+            return Err(damaged(format::Damage { offset: 0, reason }));
+        }
+        let bytes = fs::read(path).map_err(io_error("read"))?;
+        let header = Header::parse(&bytes).map_err(damaged)?;
+        check_owner(path, &header, chain, key)?;
+        let scan = format::scan(&bytes, &header).map_err(damaged)?;
+        let mut guard = Self {
+            path: path.to_owned(),
+            file: Box::new(file),
+            text_prefix: vote::signed_text(&header.chain, &[]),
+            header,
+            slots: BTreeMap::new(),
+            end: scan.end,
+            allocated: bytes.len() as u64,
+            append: scan.last,
+            failed: None,
+            _lock: lock,
+        };
+        guard.remember(scan.records)?;
+        if scan.torn || !guard.allocated.is_multiple_of(RECORD_BYTES as u64) {
+            guard.wipe_tail().map_err(io_error("wipe the unfinished end of"))?;
+        }
+        Ok(guard)
+    }
+
+    /// Opens the log, or makes it where there is none and `has_signed` is false. `has_signed` is
+    /// what the node's own data says: true as soon as it holds anything that this key voted for.
+    pub fn open_or_create(
+        path: &Path,
+        chain: ChainId,
+        key: &PublicKey,
+        has_signed: bool,
+    ) -> Result<Self, GuardError> {
+        if !path.exists() && !has_signed {
+            return Self::create(path, chain, key, 0);
+        }
+        Self::open(path, chain, key)
+    }
+
+    /// Decides every request, makes all new slots durable with one sync, and only then hands out
+    /// the permissions, in the order of the requests.
+    pub fn clear(&mut self, requests: &[SignRequest]) -> Vec<Result<ClearedToSign, SignError>> {
+        let mut fresh = BTreeMap::new();
+        let decisions: Vec<_> =
+            requests.iter().map(|request| self.decide(request, &mut fresh)).collect();
+        if self.failed.is_none() && !fresh.is_empty() {
+            match self.append(&fresh) {
+                Ok(()) => self.slots.append(&mut fresh),
+                Err(error) => {
+                    self.failed = Some(format!(
+                        "cannot write {}: {error}; stop this process, repair the disk, start again",
+                        self.path.display()
+                    ));
+                }
+            }
+        }
+        if let Some(reason) = &self.failed {
+            let refuse = |_| Err(SignError::Guard { reason: reason.clone() });
+            return requests.iter().map(refuse).collect();
+        }
+        decisions
+            .into_iter()
+            .zip(requests)
+            .map(|(decision, request)| {
+                decision.map(|()| ClearedToSign { text: request.text.clone() })
+            })
+            .collect()
+    }
+
+    /// Forgets and from now on refuses the sequence-bound slots below `sequence`. Rewrites the log
+    /// where it has grown above its limit.
+    pub fn forget_below(&mut self, sequence: SequenceNumber) -> Result<(), SignError> {
+        if let Some(reason) = &self.failed {
+            return Err(SignError::Guard { reason: reason.clone() });
+        }
+        if sequence <= self.header.floor.sequence {
+            return Ok(());
+        }
+        // Kept in memory alone until the next rewrite: after a crash the records are still there.
+        self.header.floor.sequence = sequence;
+        self.slots.retain(|slot, _| is_view_bound(slot) || slot.sequence >= sequence);
+        let live = (self.slots.len() * RECORD_BYTES) as u64;
+        if self.end > limits::GUARD_COMPACT_BYTES && live < self.end / 2 {
+            self.rewrite().map_err(|error| {
+                let reason = format!("cannot rewrite {}: {error}", self.path.display());
+                self.failed = Some(reason.clone());
+                SignError::Guard { reason }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Drawn when the log was made: tells it from every other guard of the same key.
+    pub fn identity(&self) -> [u8; 16] {
+        self.header.identity
+    }
+
+    /// See `create`.
+    pub fn fencing_epoch(&self) -> u64 {
+        self.header.fencing_epoch
+    }
+
+    /// Slots held in memory.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// True where no slot is held.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// True where this guard was made for that key.
+    pub fn is_for(&self, key: &PublicKey) -> bool {
+        self.header.key == fingerprint(key)
+    }
+
+    fn decide(
+        &self,
+        request: &SignRequest,
+        fresh: &mut BTreeMap<Slot, Digest>,
+    ) -> Result<(), SignError> {
+        self.check_label(request)?;
+        let Some(slot) = request.slot else {
+            return Ok(());
+        };
+        let digest = Digest::of(&[&request.text]);
+        if let Some(known) = self.slots.get(&slot) {
+            return if *known == digest { Ok(()) } else { Err(SignError::Conflict { slot }) };
+        }
+        let floor = self.header.floor;
+        let forgotten = if is_view_bound(&slot) {
+            (slot.epoch, slot.view) < (floor.epoch, floor.view)
+        } else {
+            slot.sequence < floor.sequence
+        };
+        if forgotten {
+            return Err(SignError::Forgotten { slot, floor: floor.sequence });
+        }
+        let full = self.slots.len() + fresh.len() >= limits::GUARD_SLOTS_MAX
+            || fresh.len() >= limits::GUARD_APPEND_RECORDS_MAX;
+        match fresh.entry(slot) {
+            Entry::Occupied(entry) if *entry.get() == digest => Ok(()),
+            Entry::Occupied(_) => Err(SignError::Conflict { slot }),
+            Entry::Vacant(_) if full => Err(SignError::Guard {
+                reason: format!(
+                    "{} slots are held or asked for at once; forget those below the stable \
+                     checkpoint, or ask in smaller lots",
+                    self.slots.len() + fresh.len()
+                ),
+            }),
+            Entry::Vacant(entry) => {
+                entry.insert(digest);
+                Ok(())
+            }
+        }
+    }
+
+    /// A vote must come with the slot that it states, and a slot with a consensus text of this
+    /// chain: a wrong label would let two votes for one slot pass.
+    fn check_label(&self, request: &SignRequest) -> Result<(), SignError> {
+        let body = request.text.strip_prefix(&self.text_prefix[..]);
+        let refuse = |reason| Err(SignError::Mislabelled { reason });
+        let Some(body) = body else {
+            return match request.slot {
+                Some(_) => {
+                    refuse("a slot came with a text that is no consensus text of this chain")
+                }
+                None => Ok(()),
+            };
+        };
+        match Vote::from_bytes(&request.text.slice_ref(body)) {
+            Ok(vote) if request.slot != Some(vote.slot) => {
+                refuse("a vote came with another slot than it states, or with none")
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn append(&mut self, fresh: &BTreeMap<Slot, Digest>) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(fresh.len() * RECORD_BYTES);
+        let mut append = self.append.following();
+        for record in fresh {
+            let offset = self.end + bytes.len() as u64;
+            format::write_record(&mut bytes, &self.header, &mut append, offset, record);
+        }
+        let end = self.end + bytes.len() as u64;
+        if end > self.allocated {
+            let allocated = preallocated_len(end);
+            let zeros = vec![0; usize::try_from(allocated - self.allocated).unwrap_or(0)];
+            self.file.write_at(&zeros, self.allocated)?;
+            self.allocated = allocated;
+        }
+        self.file.write_at(&bytes, self.end)?;
+        self.file.sync()?;
+        (self.end, self.append) = (end, append);
+        Ok(())
+    }
+
+    fn remember(&mut self, records: Vec<(Slot, Digest)>) -> Result<(), GuardError> {
+        for (i, (slot, digest)) in records.into_iter().enumerate() {
+            if self.slots.insert(slot, digest).is_some_and(|before| before != digest) {
+                return Err(GuardError::Damaged {
+                    path: self.path.clone(),
+                    offset: (HEADER_BYTES + i * RECORD_BYTES) as u64,
+                    reason: "a second record for one slot with another text",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the file behind the last whole record and fills it with zeros again, so that remains of
+    /// the unfinished append can never be taken for part of the next one.
+    fn wipe_tail(&mut self) -> io::Result<()> {
+        self.file.set_len(self.end)?;
+        self.allocated = preallocated_len(self.end);
+        let zeros = vec![0; usize::try_from(self.allocated - self.end).unwrap_or(0)];
+        self.file.write_at(&zeros, self.end)?;
+        self.file.sync()
+    }
+
+    /// Replaces the log by one with the live slots only and a durable floor.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let views: Vec<Slot> = self.slots.keys().filter(|s| is_view_bound(s)).copied().collect();
+        if let Some(excess) = views.len().checked_sub(limits::GUARD_VIEW_SLOTS_KEPT) {
+            let oldest = views[excess];
+            let floor = &mut self.header.floor;
+            (floor.epoch, floor.view) = (oldest.epoch, oldest.view);
+            let kept = (oldest.epoch, oldest.view);
+            self.slots.retain(|slot, _| !is_view_bound(slot) || (slot.epoch, slot.view) >= kept);
+        }
+        let mut append = Append::default();
+        let (bytes, end) = image(&self.header, &self.slots, &mut append);
+        self.file = Box::new(disk::replace(&self.path, &bytes)?);
+        (self.end, self.allocated, self.append) = (end, bytes.len() as u64, append);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for SlotGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SlotGuard")
+            .field("path", &self.path)
+            .field("identity", &hex::encode(self.header.identity))
+            .field("slots", &self.slots.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A whole log in memory, zeros behind the records included, and the offset of their end.
+fn image(header: &Header, slots: &BTreeMap<Slot, Digest>, append: &mut Append) -> (Vec<u8>, u64) {
+    let mut bytes = header.to_bytes();
+    for (i, record) in slots.iter().enumerate() {
+        if i.is_multiple_of(limits::GUARD_APPEND_RECORDS_MAX) {
+            *append = append.following();
+        }
+        let offset = bytes.len() as u64;
+        format::write_record(&mut bytes, header, append, offset, record);
+    }
+    let end = bytes.len() as u64;
+    bytes.resize(usize::try_from(preallocated_len(end)).unwrap_or(bytes.len()), 0);
+    (bytes, end)
+}
+
+/// Length of a file whose records end at `end`.
+fn preallocated_len(end: u64) -> u64 {
+    (end / PREALLOCATE_BYTES + 1) * PREALLOCATE_BYTES
+}
+
+/// Slots of view changes have sequence 0 and are ordered by view.
+fn is_view_bound(slot: &Slot) -> bool {
+    matches!(slot.phase, Phase::ViewChange | Phase::NewView)
+}
+
+fn fingerprint(key: &PublicKey) -> Digest {
+    Digest::of(&[&key.to_bytes()])
+}
+
+fn acquire(path: &Path) -> Result<File, GuardError> {
+    let io_error =
+        |source| GuardError::Io { doing: "lock the slot guard", path: path.to_owned(), source };
+    let lock = disk::lock_file(path).map_err(io_error)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(GuardError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error(source)),
+    }
+}
+
+fn check_owner(
+    path: &Path,
+    header: &Header,
+    chain: ChainId,
+    key: &PublicKey,
+) -> Result<(), GuardError> {
+    let foreign = |what, found, expected| {
+        Err(GuardError::Foreign { path: path.to_owned(), what, found, expected })
+    };
+    if header.chain != chain {
+        return foreign("chain", header.chain.0, chain.0);
+    }
+    if header.key != fingerprint(key) {
+        return foreign("key", header.key, fingerprint(key));
+    }
+    Ok(())
+}
+
+/// Tests take small steps, so that they cross many.
+const PREALLOCATE_BYTES: u64 = if cfg!(test) { 2048 } else { limits::GUARD_PREALLOCATE_BYTES };
+
+#[cfg(test)]
+mod tests;
