@@ -1,1 +1,24 @@
-//! membership
+//! Floor 2: who the members are, and how a certificate proves it.
+//!
+//! ```text
+//! authority    makes organisation roots, enrolment and TLS certificates
+//! certificate  X.509 bytes -> structure, strictly; one encoding per certificate
+//! identity     structure -> Identity {organisation, role, name, attributes, purpose, key}
+//! directory    certificate -> Identity, once the organisation's root of the genesis document signed it
+//! msp          the folder that holds one identity: certificate, key, roots, TLS
+//! consortium   all folders of a new network, and its genesis document
+//! ```
+//!
+//! An identity is the URI `obelisk://<organisation>/<role>/<name>` in the subject alternative name;
+//! the common name is decoration and never read. Whether a certificate is acceptable depends on its
+//! bytes and the genesis document alone, never on a clock, so all validators agree; validity in
+//! time is asked of the `Identity` with block time or clock time.
+//!
+//! Failure: every refusal is a `MembershipError` that names cause and fix; bytes from outside never
+//! panic.
+
+pub mod certificate;
+mod der;
+pub mod directory;
+pub mod error;
+pub mod identity;
