@@ -1,11 +1,22 @@
 //! Floor 1: signatures and how they are computed, behind one seam, `Provider`.
 //!
+//! ```text
+//! validity     what a valid signature is, once, for everybody
+//! prepared     a parsed public key: the rule of `validity` on one provider
+//! batch        many Ed25519 signatures in one equation
+//! routing      Crypto: which provider does what; known answers, calibration, second opinions
+//! verify_pool  named threads that check groups of signatures
+//! providers    portable (always), aws_lc, openssl, ring (features)
+//! keys         PKCS#8, shared by all providers
+//! ```
+//!
 //! A provider is a plain struct of parts, not a trait, so that a token can replace signing alone.
 //! The table `PROVIDERS` lists the software ones; configuration, conformance tests and benches
-//! iterate over it.
+//! iterate over it. A new provider is one file, one `mod` line and one row.
 //!
 //! What is valid is defined once and is the same for every provider, single or in a batch (two
-//! nodes that disagree on a signature fork): see `validity`.
+//! nodes that disagree on a signature fork): see `validity`. Callers outside this folder check
+//! signatures through `Crypto` or `VerifyPool`, never through a provider's own functions.
 
 use std::sync::Arc;
 
@@ -15,7 +26,37 @@ use crate::types::signature::Algorithm;
 use crate::types::signature::PublicKey;
 use crate::types::signature::Signature;
 
-/// A private key that can sign. Implementations zeroise their secret on drop.
+pub mod batch;
+mod calibration;
+#[cfg(test)]
+mod conformance;
+pub mod keys;
+pub mod known_answers;
+pub mod prepared;
+pub mod providers;
+pub mod routing;
+pub mod validity;
+pub mod verify_pool;
+
+/// The software providers of this build. The portable one is always there and always first: it is
+/// the reference where two others disagree.
+pub const PROVIDERS: &[Provider] = &[
+    providers::portable::PROVIDER,
+    #[cfg(feature = "aws-lc")]
+    providers::aws_lc::PROVIDER,
+    #[cfg(feature = "openssl")]
+    providers::openssl::PROVIDER,
+    #[cfg(feature = "ring")]
+    providers::ring::PROVIDER,
+];
+
+/// The provider of that name, where this build has it.
+pub fn provider(name: &str) -> Option<&'static Provider> {
+    PROVIDERS.iter().find(|p| p.name == name)
+}
+
+/// A private key that can sign. Implementations zeroise their secret on drop as far as their
+/// library allows (`docs/crypto.md` names the exception).
 pub trait SigningKey: Send + Sync {
     /// Signs a message (P-256 hashes it with SHA-256, low s; Ed25519 is pure).
     fn sign(&self, message: &[u8]) -> Result<Signature, CryptoError>;
@@ -46,6 +87,9 @@ pub struct Check<'a> {
     pub signature: &'a Signature,
 }
 
+/// A public key parsed by a library: checks one signature by the library's own rule.
+pub type LibraryKey = Box<dyn Fn(&[u8], &Signature) -> bool + Send + Sync>;
+
 /// A software crypto provider: a struct of parts.
 #[derive(Clone, Copy)]
 pub struct Provider {
@@ -56,6 +100,9 @@ pub struct Provider {
     /// Checks one signature by the library's own rule; `validity` makes the results equal over
     /// providers.
     pub verify: fn(&Check<'_>) -> bool,
+    /// Parses a public key once for many checks, by the same rule as `verify`; `None` where the
+    /// library refuses the key.
+    pub prepare: fn(&PublicKey) -> Option<LibraryKey>,
     /// Loads a private key from PKCS#8 DER (RFC 5958).
     pub load: fn(Algorithm, &[u8]) -> Result<Arc<dyn SigningKey>, CryptoError>,
     /// Makes a private key, PKCS#8 DER.
