@@ -18,7 +18,7 @@ use crate::types::signature::Signature;
 /// A public key bound to the provider that checks with it.
 pub struct PreparedKey {
     public: PublicKey,
-    /// Byte rules hold and, for Ed25519, the point decodes.
+    /// Byte rules hold and the bytes are a point of the curve.
     usable: bool,
     library: Option<LibraryKey>,
     /// Ed25519 only; boxed, since most keys are P-256.
@@ -52,7 +52,10 @@ impl PreparedKey {
         }
         key.library = (provider.prepare)(public);
         key.usable = match public.algorithm() {
-            Algorithm::EcdsaP256 => key.library.is_some(),
+            // Asked from the reference, since not every library checks the point when it parses.
+            Algorithm::EcdsaP256 => {
+                key.library.is_some() && p256::PublicKey::from_sec1_bytes(public.as_bytes()).is_ok()
+            }
             Algorithm::Ed25519 => {
                 key.reference = Reference::new(public).map(Box::new);
                 key.reference.is_some()
