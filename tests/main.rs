@@ -1,3 +1,6 @@
 //! The integration tests, one binary: each topic is a module.
 
+mod chain_fixture;
+mod crash;
+mod ledger;
 mod tidy;

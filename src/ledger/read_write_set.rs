@@ -9,8 +9,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::types::codec::Decode;
+use crate::types::codec::DecodeError;
+use crate::types::codec::Encode;
+use crate::types::codec::Reader;
 use crate::types::codec::Writer;
 use crate::types::digest::Digest;
+use crate::types::limits;
 
 const TAG: &[u8] = b"obelisk.writes.1";
 
@@ -34,6 +39,22 @@ pub struct ReadSet {
     pub keys: BTreeMap<StateKey, Option<Digest>>,
     /// Ranges read: namespace, start, end, number of entries seen.
     pub ranges: Vec<(String, Bytes, Bytes, usize)>,
+}
+
+impl Encode for StateKey {
+    fn encode(&self, w: &mut Writer) {
+        w.string(&self.namespace);
+        w.bytes(&self.key);
+    }
+}
+
+impl Decode for StateKey {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            namespace: r.string("namespace", limits::NAME_BYTES_MAX)?,
+            key: r.bytes("state key", limits::STATE_KEY_BYTES_MAX)?,
+        })
+    }
 }
 
 impl WriteSet {

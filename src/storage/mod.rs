@@ -7,9 +7,17 @@
 //! * `scan` sees a consistent view and yields keys in ascending byte order.
 //! * After a failed `write` or `sync` the store must not be used again; the process stops.
 
+#[cfg(test)]
+mod conformance;
+pub mod faulty;
+pub mod memory;
+#[cfg(feature = "rocksdb")]
+pub mod rocksdb;
 pub mod tables;
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::storage::tables::Table;
 
@@ -21,7 +29,7 @@ pub enum StorageError {
     Failed { doing: &'static str, reason: String },
     /// Bytes on disk are not what was written.
     #[error(
-        "storage: {what} is damaged: {reason}; restore this node from its peers (obelisk ledger rebuild)"
+        "storage: {what} is damaged: {reason}; move it away: it is rebuilt from the ledger's blocks"
     )]
     Damaged { what: String, reason: String },
 }
@@ -85,4 +93,55 @@ pub trait Kv: Send + Sync + fmt::Debug {
 
     /// Makes every batch written so far durable.
     fn sync(&self) -> Result<(), StorageError>;
+}
+
+/// Memory and threads a store may take. The defaults suit a small host: the whole node stays well
+/// below 600 MB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RocksSizing {
+    /// Cache of decompressed blocks, indexes and filters, shared by all tables, bytes.
+    pub cache_bytes: usize,
+    /// One memtable of the state table, bytes; the others' are a quarter of it.
+    pub memtable_bytes: usize,
+    /// Memtables of one table: one filling, the rest being flushed.
+    pub memtables: usize,
+    /// All memtables together; reaching it flushes the oldest, bytes.
+    pub memtables_total_bytes: usize,
+    /// Threads that flush and compact.
+    pub background_jobs: usize,
+}
+
+impl Default for RocksSizing {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 128 << 20,
+            memtable_bytes: 32 << 20,
+            memtables: 2,
+            memtables_total_bytes: 96 << 20,
+            background_jobs: 2,
+        }
+    }
+}
+
+/// One store that can be configured.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreRow {
+    /// The name in configuration.
+    pub name: &'static str,
+    /// True where content survives the process.
+    pub durable: bool,
+    /// Opens or creates the store in a directory.
+    pub open: fn(&Path, &RocksSizing) -> Result<Arc<dyn Kv>, StorageError>,
+}
+
+/// Every store of this build; `conformance` proves the contract over each row.
+pub const STORES: &[StoreRow] = &[
+    StoreRow { name: "memory", durable: false, open: memory::MemoryKv::open },
+    #[cfg(feature = "rocksdb")]
+    StoreRow { name: "rocksdb", durable: true, open: rocksdb::RocksKv::open_row },
+];
+
+/// The store of that name, where this build has it.
+pub fn store(name: &str) -> Option<&'static StoreRow> {
+    STORES.iter().find(|row| row.name == name)
 }

@@ -69,6 +69,13 @@ pub const TX_WRITES_MAX: usize = 4096;
 pub const TX_WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// P. Entries that one range scan returns.
 pub const SCAN_ENTRIES_MAX: usize = 4096;
+/// Keys of one state proof.
+pub const PROOF_KEYS_MAX: usize = 256;
+/// Nodes of one state proof: 256 paths of 40 levels with their siblings fit; bounds the memory that
+/// a short encoding can claim.
+pub const PROOF_NODES_MAX: usize = 32 * 1024;
+/// Encoded state proof, bytes: 256 keys with their paths and a largest value fit.
+pub const STATE_PROOF_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// P. Depth of contract-to-contract calls.
 pub const CALL_DEPTH_MAX: usize = 8;
 /// P. Package of one contract, bytes; fits a transaction with its other arguments.
@@ -121,6 +128,20 @@ pub const SUBSCRIBERS_MAX: usize = 1024;
 pub const RECEIPT_WAITERS_MAX: usize = 64 * 1024;
 /// Blocks of one catch-up response.
 pub const CATCH_UP_BLOCKS_MAX: usize = 32;
+
+/// One ledger segment file, bytes; then the next one starts.
+pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A segment file grows by at least this many preallocated bytes, so that few syncs change its
+/// size.
+pub const SEGMENT_PREALLOCATED_BYTES: u64 = 8 * 1024 * 1024;
+/// One record of a segment, bytes: a largest block with its receipts.
+pub const SEGMENT_RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of sealed segments whose checksums are verified at open, newest first; older ones are
+/// verified whenever they are read, so that opening a large ledger takes seconds.
+pub const OPEN_VERIFIED_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Ids of client certificates that the ledger remembers having stored; a forgotten one is written
+/// again.
+pub const STORED_CERTIFICATES_REMEMBERED_MAX: usize = 64 * 1024;
 
 /// Body of one REST request, bytes: a deploy in base64 fits.
 pub const REST_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;

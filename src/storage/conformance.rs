@@ -1,0 +1,173 @@
+//! The contract of `Kv`, run over every row of `STORES` and over the faulty store.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::storage::Change;
+use crate::storage::Entry;
+use crate::storage::Kv;
+use crate::storage::RocksSizing;
+use crate::storage::STORES;
+use crate::storage::WriteBatch;
+use crate::storage::faulty::FaultPlan;
+use crate::storage::faulty::FaultyKv;
+use crate::storage::memory::MemoryKv;
+use crate::storage::tables::Table;
+
+/// Opens every row in a directory of its own and hands it to `check`.
+fn each_store(check: impl Fn(&str, Arc<dyn Kv>)) {
+    for row in STORES {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        check(row.name, (row.open)(dir.path(), &RocksSizing::default()).expect(row.name));
+    }
+    check("faulty", Arc::new(FaultyKv::new(FaultPlan::default())));
+}
+
+fn put(kv: &dyn Kv, table: Table, key: &[u8], value: &[u8]) {
+    let mut batch = WriteBatch::default();
+    batch.put(table, key, value);
+    kv.write(batch).expect("written");
+}
+
+fn keys(rows: Vec<Entry>) -> Vec<Vec<u8>> {
+    rows.into_iter().map(|(k, _)| k).collect()
+}
+
+/// A value written is read back from its own table only, and a deleted one is gone.
+#[test]
+fn values_live_in_their_own_table() {
+    each_store(|name, kv| {
+        put(&*kv, Table::State, b"k", b"v");
+        assert_eq!(kv.get(Table::State, b"k").expect(name).as_deref(), Some(&b"v"[..]));
+        for table in Table::ALL.into_iter().filter(|t| *t != Table::State) {
+            assert_eq!(kv.get(table, b"k").expect(name), None, "{name}");
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete(Table::State, b"k".as_slice());
+        batch.delete(Table::State, b"never there".as_slice());
+        kv.write(batch).expect(name);
+        assert_eq!(kv.get(Table::State, b"k").expect(name), None, "{name}");
+        kv.sync().expect(name);
+    });
+}
+
+/// The later change of a batch on the same key wins.
+#[test]
+fn later_changes_of_a_batch_win() {
+    each_store(|name, kv| {
+        let mut batch = WriteBatch::default();
+        batch.put(Table::Meta, b"a".as_slice(), b"1".as_slice());
+        batch.delete(Table::Meta, b"a".as_slice());
+        batch.delete(Table::Meta, b"b".as_slice());
+        batch.put(Table::Meta, b"b".as_slice(), b"2".as_slice());
+        kv.write(batch).expect(name);
+        let found = kv.get_many(Table::Meta, &[b"b", b"a", b"b"]).expect(name);
+        assert_eq!(found, [Some(b"2".to_vec()), None, Some(b"2".to_vec())], "{name}");
+    });
+}
+
+/// Scans honour start, end, limit and order; empty, backward and open ranges included.
+#[test]
+fn scans_are_ascending_and_half_open() {
+    each_store(|name, kv| {
+        for key in [&b"\xff\xff"[..], b"", b"b", b"a\x00", b"a", b"\xff"] {
+            put(&*kv, Table::History, key, b"x");
+        }
+        let scan = |s: &[u8], e: &[u8], n| keys(kv.scan(Table::History, s, e, n).expect("scanned"));
+        assert_eq!(scan(b"", b"", 9), [&b""[..], b"a", b"a\0", b"b", b"\xff", b"\xff\xff"]);
+        assert_eq!(scan(b"a", b"b", 9), [&b"a"[..], b"a\0"], "{name}");
+        assert_eq!(scan(b"a", b"", 2), [&b"a"[..], b"a\0"], "{name}");
+        assert_eq!(scan(b"\xff", b"", 9), [&b"\xff"[..], b"\xff\xff"], "{name}");
+        for (s, e, n) in [(&b"b"[..], &b"a"[..], 9), (b"a", b"a", 9), (b"a", b"b", 0)] {
+            assert!(scan(s, e, n).is_empty(), "{name}");
+        }
+        let last = |s: &[u8], e: &[u8]| kv.last(Table::History, s, e).expect(name).map(|r| r.0);
+        assert_eq!(last(b"", b""), Some(b"\xff\xff".to_vec()), "{name}");
+        assert_eq!(last(b"a", b"b"), Some(b"a\0".to_vec()), "{name}");
+        assert_eq!(last(b"a\x01", b"b"), None, "{name}");
+        assert_eq!(last(b"b", b"a"), None, "{name}");
+    });
+}
+
+/// Large values and keys with every byte come back unchanged.
+#[test]
+fn bytes_come_back_unchanged() {
+    each_store(|name, kv| {
+        let key: Vec<u8> = (0..=255).collect();
+        let value: Vec<u8> =
+            (0..2_000_000u32).map(|i| i.wrapping_mul(2_654_435_761) as u8).collect();
+        put(&*kv, Table::State, &key, &value);
+        assert!(kv.get(Table::State, &key).expect(name) == Some(value), "{name}");
+        put(&*kv, Table::State, &key, b"");
+        assert_eq!(kv.get(Table::State, &key).expect(name), Some(Vec::new()), "{name}");
+    });
+}
+
+/// A durable row shows everything after it was closed and opened again.
+#[test]
+fn durable_stores_reopen_with_their_content() {
+    for row in STORES.iter().filter(|row| row.durable) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for round in 0..3u8 {
+            let kv = (row.open)(dir.path(), &RocksSizing::default()).expect(row.name);
+            for before in 0..round {
+                assert_eq!(kv.get(Table::History, &[before]).expect(row.name), Some(vec![before]));
+            }
+            put(&*kv, Table::History, &[round], &[round]);
+            if round == 1 {
+                kv.sync().expect(row.name);
+            }
+        }
+    }
+}
+
+/// A crash leaves the durable content and a prefix of the rest, and a failed store stays failed.
+#[test]
+fn faulty_store_forgets_and_fails_as_planned() {
+    let kv = FaultyKv::new(FaultPlan { fail_write: Some(4), fail_sync: None });
+    put(&kv, Table::Meta, b"1", b"");
+    kv.sync().expect("the first sync works");
+    put(&kv, Table::Meta, b"2", b"");
+    put(&kv, Table::Meta, b"3", b"");
+    let left = |kept| keys(kv.crash(kept).scan(Table::Meta, b"", b"", 9).expect("memory")).len();
+    assert_eq!([left(0), left(1), left(2), left(9)], [1, 2, 3, 3]);
+    assert!(kv.write(WriteBatch::default()).is_err());
+    assert!(kv.write(WriteBatch::default()).is_err());
+    assert!(kv.sync().is_err());
+    assert_eq!(left(9), 3);
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let key = prop::collection::vec(0u8..3, 0..4);
+    let table = prop::sample::select(Table::ALL.to_vec());
+    (table, key, prop::option::of(prop::collection::vec(any::<u8>(), 0..4))).prop_map(
+        |(table, key, value)| match value {
+            Some(value) => Change::Put { table, key, value },
+            None => Change::Delete { table, key },
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Every store ends with the same rows as the memory store after the same random batches.
+    #[test]
+    fn stores_agree_on_random_batches(
+        batches in prop::collection::vec(prop::collection::vec(change(), 0..20), 0..10),
+    ) {
+        let model = MemoryKv::new();
+        batches.iter().for_each(|changes| model.apply(&WriteBatch { changes: changes.clone() }));
+        each_store(|name, kv| {
+            for changes in &batches {
+                kv.write(WriteBatch { changes: changes.clone() }).expect(name);
+            }
+            for table in Table::ALL {
+                let want = model.scan(table, b"", b"", 1000).expect("memory");
+                assert_eq!(kv.scan(table, b"", b"", 1000).expect(name), want, "{name}");
+                assert_eq!(kv.last(table, b"", b"").expect(name), want.last().cloned(), "{name}");
+            }
+        });
+    }
+}
