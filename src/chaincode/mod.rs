@@ -6,8 +6,8 @@
 //! writes.
 //!
 //! ```text
-//! pipeline/execute -> Contracts::resolve -> lifecycle's record -> built-in, or Runtime::load (cached)
-//!                  -> Contracts::invoke  -> contract -> Stub (recorded reads and writes) -> Stub::call -> ...
+//! pipeline/execute -> Contracts::resolve -> lifecycle's record -> Runtime::load, kept; or built-in
+//!                  -> Contracts::invoke  -> contract -> Stub (recorded reads and writes)
 //! ```
 //!
 //! `RUNTIMES` is the visible table of plug-ins; `contracts` is what the pipeline calls. Everything
@@ -18,6 +18,8 @@ pub mod builtin;
 pub mod contracts;
 pub mod memory_stub;
 pub mod prices;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 use std::sync::Arc;
 
@@ -174,4 +176,11 @@ pub struct RuntimeRow {
 }
 
 /// The runtimes of this build. Built-in contracts need none.
-pub const RUNTIMES: &[RuntimeRow] = &[];
+pub const RUNTIMES: &[RuntimeRow] = &[
+    #[cfg(feature = "wasm")]
+    RuntimeRow {
+        kind: "wasm",
+        about: "WebAssembly core modules with fuel and deterministic settings",
+        make: wasm::WasmRuntime::make,
+    },
+];

@@ -1,11 +1,11 @@
 //! `lifecycle`: which contracts exist and which code each runs.
 //!
 //! ```text
-//! key    "name/" contract name                    value  record (below)
-//! key    "package/" digest as 64 hex digits       value  the package's bytes, stored once, never deleted
+//! key    "name/" contract name                value  record (below)
+//! key    "package/" digest as 64 hex digits   value  the package's bytes, stored once, kept
 //!
-//! record "obelisk.contract.1" | version string | kind string | package 32 | active u8 | revision u32
-//!        | organisation string | deployed by string | tx 32 | height u64
+//! record "obelisk.contract.1" | version string | kind string | package 32 | active u8
+//!        | revision u32 | organisation string | deployed by string | tx 32 | height u64
 //! ```
 //!
 //! Functions: `deploy(name, version, kind, package, init arguments...)`, `upgrade(name, version,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! key    "revoked/" organisation "/" certificate id as 64 hex digits
-//! value  "obelisk.revoked.1" | reason string | height u64 | block time u64 ms | admin's certificate 32
+//! value  "obelisk.revoked.1" | reason string | height u64 | block time u64 ms
+//!        | admin's certificate 32
 //! ```
 //!
 //! `revoke(certificate, reason)` by an admin counts for certificates of the admin's own
