@@ -4,7 +4,7 @@
 //! ```text
 //! DER -> SHA-256 -> known? -> Arc<Identity>
 //!                -> refused before? -> the same refusal
-//!                -> parse, issuer = root of the named organisation, signature -> remember either way
+//!                -> parse, issuer = root of the named organisation, signature -> remember
 //! ```
 //!
 //! Invariants: the answer for given bytes depends on the genesis document alone; time is not looked

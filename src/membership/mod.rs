@@ -4,7 +4,7 @@
 //! authority    makes organisation roots, enrolment and TLS certificates
 //! certificate  X.509 bytes -> structure, strictly; one encoding per certificate
 //! identity     structure -> Identity {organisation, role, name, attributes, purpose, key}
-//! directory    certificate -> Identity, once the organisation's root of the genesis document signed it
+//! directory    certificate -> Identity, where a root of the genesis document signed it
 //! msp          the folder that holds one identity: certificate, key, roots, TLS
 //! consortium   all folders of a new network, and its genesis document
 //! ```

@@ -4,17 +4,17 @@
 //! record is zero (written ahead, so that a sync allocates nothing).
 //!
 //! ```text
-//! header, 128 bytes                              record, 64 bytes (never crosses a disk sector)
-//!   0  magic "OBLGUARD"                 8          0  append number u8: 1..255, then 1 again
-//!   8  version u16 = 1                  2          1  index within the append u16
-//!  10  fencing epoch u64                8          3  slot: phase u8 | epoch u64 | view u64 | sequence u64
-//!  18  guard identity                  16         28  SHA-256 of the text, 32
-//!  34  chain id                        32         60  check, 4
-//!  66  key fingerprint, SHA-256        32
-//!  98  floor: sequence u64              8        check = SHA-256("obelisk.guard.1" | guard identity
-//! 106  floor: epoch u64                 8                | file offset u64 | the bytes before)[..4],
-//! 114  floor: view u64                  8                with the lowest bit set
-//! 122  zero                             2
+//! header, 128 bytes                         record, 64 bytes (never crosses a disk sector)
+//!   0  magic "OBLGUARD"                 8      0  append number u8: 1..255, then 1 again
+//!   8  version u16 = 1                  2      1  index within the append u16
+//!  10  fencing epoch u64                8      3  slot: phase u8 | epoch u64 | view u64
+//!  18  guard identity                  16                | sequence u64               25
+//!  34  chain id                        32     28  SHA-256 of the text                 32
+//!  66  key fingerprint, SHA-256        32     60  check                                4
+//!  98  floor: sequence u64              8
+//! 106  floor: epoch u64                 8     check = SHA-256("obelisk.guard.1" | guard identity
+//! 114  floor: view u64                  8             | file offset u64 | the bytes before)[..4],
+//! 122  zero                             2             with the lowest bit set
 //! 124  check                            4
 //! ```
 //!
