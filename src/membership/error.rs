@@ -58,12 +58,14 @@ pub enum MembershipError {
     },
     /// Good, but not for this use.
     #[error(
-        "{subject} presented {found} where {wanted} is needed; use the other certificate of the folder"
+        "{subject} presented {found} where {wanted} is needed; use the other certificate of the \
+         folder"
     )]
     Purpose { subject: String, found: &'static str, wanted: &'static str },
     /// An organisation's root in the genesis document is not usable.
     #[error(
-        "the root certificate of organisation {organisation:?} in the genesis document is not usable"
+        "the root certificate of organisation {organisation:?} in the genesis document is not \
+         usable"
     )]
     Root { organisation: String, source: Box<MembershipError> },
     /// The genesis document lists organisations or roots twice.

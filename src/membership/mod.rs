@@ -17,8 +17,15 @@
 //! Failure: every refusal is a `MembershipError` that names cause and fix; bytes from outside never
 //! panic.
 
+pub mod authority;
 pub mod certificate;
+pub mod consortium;
 mod der;
 pub mod directory;
 pub mod error;
 pub mod identity;
+pub mod msp;
+pub mod pem;
+
+#[cfg(test)]
+mod tests;

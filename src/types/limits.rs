@@ -170,3 +170,7 @@ pub const GUARD_VIEW_SLOTS_KEPT: usize = 1024;
 pub const IDENTITY_CACHE_MAX: usize = 16 * 1024;
 /// Certificates that were refused and are remembered, so that repeating one costs no validation.
 pub const REFUSED_CACHE_MAX: usize = 4 * 1024;
+/// Days for which a certificate may be issued: a century, so that dates stay within X.509.
+pub const VALIDITY_DAYS_MAX: u32 = 36_525;
+/// One PEM file of an identity's folder, bytes.
+pub const PEM_BYTES_MAX: usize = 64 * 1024;

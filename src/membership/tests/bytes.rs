@@ -1,0 +1,76 @@
+//! Any bytes: no panic, and no second form of a good certificate.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::membership::der;
+use crate::types::signature::Signature;
+
+fn good() -> (Directory, Bytes) {
+    let forge = Forge::new();
+    (directory(&[&forge.authority]), forge.sign(&Forge::leaf()))
+}
+
+/// Aim: cut anywhere, continued, or with any byte changed, a certificate is refused.
+#[test]
+fn every_change_of_a_certificate_is_refused() {
+    let (directory, der) = good();
+    for at in 0..der.len() {
+        assert!(directory.identify(&der.slice(..at)).is_err(), "cut at {at}");
+        let mut changed = der.to_vec();
+        changed[at] ^= 1 << (at % 8);
+        assert!(directory.identify(&changed.into()).is_err(), "changed byte {at}");
+    }
+    assert!(directory.identify(&[&der[..], &[0]].concat().into()).is_err());
+    assert!(directory.identify(&der).is_ok());
+}
+
+/// Aim: the mirrored ECDSA signature, as valid by the equation, would give the certificate a
+/// second id and is refused.
+#[test]
+fn a_mirrored_signature_is_refused() {
+    let (directory, der) = good();
+    let certificate = certificate::parse(&der).unwrap();
+    let (r, s) =
+        p256::ecdsa::Signature::from_slice(&certificate.signature.0).unwrap().split_scalars();
+    let mirrored = p256::ecdsa::Signature::from_scalars(*r, -*s).unwrap();
+    let mirrored = mirrored.to_bytes().to_vec().try_into().unwrap();
+    let value = certificate::ecdsa_der(&Signature(mirrored));
+    let bits = der::value(der::BIT_STRING, &[&[0], &value[..]].concat());
+    let identifier = &der[4 + certificate.signed.len()..][..12];
+    let body = [certificate.signed, identifier, &bits].concat();
+    let forged = Bytes::from(der::value(der::SEQUENCE, &body));
+    assert!(certificate::parse(&forged).is_ok());
+    let refused = directory.identify(&forged);
+    assert!(matches!(refused, Err(MembershipError::Issuer { .. })), "{refused:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Aim: bytes changed, removed and put in at random never panic.
+    #[test]
+    fn mutated_certificates_never_panic(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8), 1..8),
+    ) {
+        static DER: std::sync::OnceLock<Bytes> = std::sync::OnceLock::new();
+        let mut der = DER.get_or_init(|| good().1).to_vec();
+        for (index, byte, edit) in edits {
+            let at = index.index(der.len());
+            match edit {
+                0 => der[at] = byte,
+                1 => drop(der.remove(at)),
+                _ => der.insert(at, byte),
+            }
+        }
+        if let Ok(read) = certificate::parse(&der) {
+            let _ = Identity::claimed(&read, Bytes::copy_from_slice(&der));
+        }
+    }
+
+    /// Aim: arbitrary bytes never panic.
+    #[test]
+    fn arbitrary_bytes_never_panic(der in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = certificate::parse(&der);
+    }
+}
