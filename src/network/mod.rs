@@ -6,12 +6,32 @@
 //! Sending never blocks: a full queue drops by the rule of its class and counts it, the protocol
 //! sends again.
 
+pub mod memory;
+pub mod quota;
+
+#[cfg(feature = "grpc")]
+pub mod channel;
+#[cfg(feature = "grpc")]
+pub mod connection;
+#[cfg(feature = "grpc")]
+pub mod frame;
+#[cfg(feature = "grpc")]
+pub mod grpc;
+#[cfg(feature = "grpc")]
+pub mod peers;
+#[cfg(feature = "grpc")]
+pub mod tls;
+
 use bytes::Bytes;
 
 use crate::consensus::Envelope;
 use crate::types::ids::BatchId;
 use crate::types::ids::Height;
 use crate::types::ids::ReplicaId;
+
+/// Version of the protocol between peers and of the formats inside its messages; peers that differ
+/// do not talk.
+pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Who is at the other end, as its TLS certificate says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -96,6 +96,31 @@ pub const FRAME_BYTES_MAX: usize = CONSENSUS_MESSAGE_BYTES_MAX + 64 * 1024;
 pub const PEER_QUEUE_FRAMES_MAX: usize = 4096;
 /// Bytes waiting for one peer and class.
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that wait for a peer that is not connected: enough to bridge a restart, while the queues
+/// of many absent peers stay small. What is lost is sent again by the protocol or fetched.
+pub const PEER_QUEUE_OFFLINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Messages of one frame between peers; counted before they are decoded.
+pub const FRAME_MESSAGES_MAX: usize = 4096;
+/// Bytes that the writer gathers into one frame before it starts the next; a single larger message
+/// is a frame of its own.
+pub const FRAME_GATHERED_BYTES: usize = 256 * 1024;
+/// Connections that one peer may hold open towards this node: one per class, and one more of each
+/// while a restarted peer's old ones have not yet been noticed as dead. Above, the oldest is
+/// closed.
+pub const PEER_CONNECTIONS_MAX: usize = 4;
+/// Bytes per second taken from one connection of a peer, averaged over a second; above, reading
+/// pauses and flow control slows the sender down. Four times what a 1 Gbit/s link can carry.
+pub const INBOUND_BYTES_PER_S_MAX: u64 = 512 * 1024 * 1024;
+/// Messages per second taken from one connection of a peer, likewise.
+pub const INBOUND_MESSAGES_PER_S_MAX: u64 = 200_000;
+/// TLS handshakes under way on one listener; further connections wait in the kernel's queue.
+pub const HANDSHAKES_MAX: usize = 64;
+/// A TLS handshake, and after it the first frame, must arrive within this time, milliseconds.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
+/// First pause after a failed connection attempt, milliseconds; doubles per failure.
+pub const REDIAL_MS_MIN: u64 = 100;
+/// Longest pause between connection attempts, milliseconds.
+pub const REDIAL_MS_MAX: u64 = 5_000;
 
 /// Transactions admitted here and not yet in a closed batch; when full a client is told "busy,
 /// retry after".

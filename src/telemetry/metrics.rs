@@ -1,0 +1,345 @@
+//! Everything a node counts, as one plain struct that stations hold by `Arc`.
+//!
+//! Fields are atomics: counting costs nanoseconds and never blocks; histograms take a short lock
+//! and are meant for events per block or per sync, not per transaction. Label values are static
+//! strings of this program, so no peer or client can blow up the number of series. `render` gives
+//! the OpenMetrics text that Prometheus reads; names start with `obelisk_`, counters end with
+//! `_total`, units are seconds and bytes.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::exponential_buckets;
+use prometheus_client::registry::Registry;
+
+use crate::telemetry::process;
+
+/// One label with a value known at compile time.
+type Label = [(&'static str, &'static str); 1];
+type Histograms = Family<Label, Histogram, fn() -> Histogram>;
+
+/// Counters, gauges and histograms of one node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Transactions admitted from clients.
+    pub transactions_admitted: Counter,
+    /// Transactions in committed blocks.
+    pub transactions_committed: Counter,
+    /// Those among them whose execution failed.
+    pub transactions_failed: Counter,
+    /// Batches closed here.
+    pub batches_authored: Counter,
+    /// Valid batches received from other validators.
+    pub batches_received: Counter,
+    /// Batches from other validators that were refused.
+    pub batches_refused: Counter,
+    /// Blocks committed here, fetched ones included.
+    pub blocks_committed: Counter,
+    /// Blocks fetched from others to catch up.
+    pub blocks_fetched: Counter,
+    /// Current view.
+    pub consensus_view: Gauge,
+    /// Views entered after the first.
+    pub view_changes: Counter,
+    /// Last delivered sequence number.
+    pub consensus_sequence: Gauge,
+    /// Last stable checkpoint's sequence number.
+    pub consensus_stable: Gauge,
+    /// Height of the chain here.
+    pub ledger_height: Gauge,
+    /// Statements that prove a replica broke the protocol.
+    pub evidence: Counter,
+    /// Messages from peers that were refused: bad signature, malformed, wrong sender.
+    pub messages_refused: Counter,
+    /// Signatures checked.
+    pub signatures_checked: Counter,
+    /// Signatures among them that did not hold.
+    pub signatures_refused: Counter,
+    /// Signatures made for consensus.
+    pub signatures_made: Counter,
+    /// Jobs in the verification pool, waiting or running.
+    pub verify_pool_jobs: Gauge,
+    /// Bytes sent to peers and clients, TLS included.
+    pub network_bytes_sent: Counter,
+    /// Bytes received.
+    pub network_bytes_received: Counter,
+    /// Messages to peers dropped because a queue was full.
+    pub network_messages_dropped: Counter,
+    /// Time from admission to the committed receipt, seconds.
+    pub commit_seconds: Histogram,
+    /// Time to execute one block, seconds.
+    pub execute_seconds: Histogram,
+    /// Transactions per committed block.
+    pub block_transactions: Histogram,
+    refused: Family<Label, Counter>,
+    queues: Family<Label, Gauge>,
+    fsync: Histograms,
+    process_cpu_seconds: Counter<f64, AtomicU64>,
+    process_resident_bytes: Gauge,
+    process_open_files: Gauge,
+    process_threads: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("obelisk"),
+            transactions_admitted: Counter::default(),
+            transactions_committed: Counter::default(),
+            transactions_failed: Counter::default(),
+            batches_authored: Counter::default(),
+            batches_received: Counter::default(),
+            batches_refused: Counter::default(),
+            blocks_committed: Counter::default(),
+            blocks_fetched: Counter::default(),
+            consensus_view: Gauge::default(),
+            view_changes: Counter::default(),
+            consensus_sequence: Gauge::default(),
+            consensus_stable: Gauge::default(),
+            ledger_height: Gauge::default(),
+            evidence: Counter::default(),
+            messages_refused: Counter::default(),
+            signatures_checked: Counter::default(),
+            signatures_refused: Counter::default(),
+            signatures_made: Counter::default(),
+            verify_pool_jobs: Gauge::default(),
+            network_bytes_sent: Counter::default(),
+            network_bytes_received: Counter::default(),
+            network_messages_dropped: Counter::default(),
+            commit_seconds: seconds(),
+            execute_seconds: seconds(),
+            block_transactions: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
+            refused: Family::default(),
+            queues: Family::default(),
+            fsync: Family::new_with_constructor(seconds as fn() -> Histogram),
+            process_cpu_seconds: Counter::default(),
+            process_resident_bytes: Gauge::default(),
+            process_open_files: Gauge::default(),
+            process_threads: Gauge::default(),
+        };
+        metrics.register_line();
+        metrics.register_consensus();
+        metrics.register_machine();
+        metrics
+    }
+
+    /// Counts a transaction that was refused; `reason` is one of the refusal's fixed names.
+    pub fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Transactions refused for this reason so far.
+    pub fn refused(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&[("reason", reason)]).get()
+    }
+
+    /// The gauge for the depth of a queue; stations keep it.
+    pub fn queue(&self, queue: &'static str) -> Gauge {
+        self.queues.get_or_create_owned(&[("queue", queue)])
+    }
+
+    /// The histogram for syncs of a file; stations keep it. Observe seconds, or use `observe`.
+    pub fn fsync(&self, file: &'static str) -> Histogram {
+        self.fsync.get_or_create_owned(&[("file", file)])
+    }
+
+    /// All metrics as OpenMetrics text, `CONTENT_TYPE`.
+    pub fn render(&self) -> String {
+        let usage = process::usage();
+        let more = usage.cpu.as_secs_f64() - self.process_cpu_seconds.get();
+        if more > 0.0 {
+            self.process_cpu_seconds.inc_by(more);
+        }
+        self.process_resident_bytes.set(signed(usage.resident_bytes));
+        self.process_open_files.set(signed(usage.open_files));
+        self.process_threads.set(signed(usage.threads));
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        out
+    }
+
+    fn register_line(&mut self) {
+        let r = &mut self.registry;
+        let mut counter = |name: &str, help: &str, c: &Counter| r.register(name, help, c.clone());
+        counter(
+            "transactions_admitted",
+            "Transactions admitted from clients",
+            &self.transactions_admitted,
+        );
+        counter(
+            "transactions_committed",
+            "Transactions in committed blocks",
+            &self.transactions_committed,
+        );
+        counter(
+            "transactions_failed",
+            "Committed transactions whose execution failed",
+            &self.transactions_failed,
+        );
+        counter("batches_authored", "Batches closed here", &self.batches_authored);
+        counter("batches_received", "Valid batches of other validators", &self.batches_received);
+        counter("batches_refused", "Refused batches of others", &self.batches_refused);
+        counter("blocks_committed", "Blocks committed here", &self.blocks_committed);
+        counter("blocks_fetched", "Blocks fetched to catch up", &self.blocks_fetched);
+        r.register("transactions_refused", "Transactions refused, by reason", self.refused.clone());
+        r.register("ledger_height", "Height of the chain here", self.ledger_height.clone());
+        r.register(
+            "commit_seconds",
+            "From admission to the committed receipt",
+            self.commit_seconds.clone(),
+        );
+        r.register("execute_seconds", "Execution of one block", self.execute_seconds.clone());
+        r.register(
+            "block_transactions",
+            "Transactions per committed block",
+            self.block_transactions.clone(),
+        );
+        r.register("queue_depth", "Items waiting, by queue", self.queues.clone());
+    }
+
+    fn register_consensus(&mut self) {
+        let r = &mut self.registry;
+        r.register("consensus_view", "Current view", self.consensus_view.clone());
+        r.register(
+            "consensus_sequence",
+            "Last delivered sequence number",
+            self.consensus_sequence.clone(),
+        );
+        r.register(
+            "consensus_stable_checkpoint",
+            "Last stable checkpoint's sequence number",
+            self.consensus_stable.clone(),
+        );
+        let mut counter = |name: &str, help: &str, c: &Counter| r.register(name, help, c.clone());
+        counter("view_changes", "Views entered after the first", &self.view_changes);
+        counter("evidence", "Proofs that a replica broke the protocol", &self.evidence);
+        counter("messages_refused", "Messages of peers that were refused", &self.messages_refused);
+        counter("signatures_checked", "Signatures checked", &self.signatures_checked);
+        counter("signatures_refused", "Signatures that did not hold", &self.signatures_refused);
+        counter("signatures_made", "Signatures made for consensus", &self.signatures_made);
+        r.register(
+            "verify_pool_jobs",
+            "Jobs in the verification pool",
+            self.verify_pool_jobs.clone(),
+        );
+    }
+
+    fn register_machine(&mut self) {
+        let r = &mut self.registry;
+        let mut counter = |name: &str, help: &str, c: &Counter| r.register(name, help, c.clone());
+        counter("network_bytes_sent", "Bytes sent, TLS included", &self.network_bytes_sent);
+        counter(
+            "network_bytes_received",
+            "Bytes received, TLS included",
+            &self.network_bytes_received,
+        );
+        counter(
+            "network_messages_dropped",
+            "Messages dropped because a peer's queue was full",
+            &self.network_messages_dropped,
+        );
+        r.register("fsync_seconds", "Time of file syncs, by file", self.fsync.clone());
+        r.register(
+            "process_cpu_seconds",
+            "CPU time of this process",
+            self.process_cpu_seconds.clone(),
+        );
+        r.register(
+            "process_resident_bytes",
+            "Memory of this process",
+            self.process_resident_bytes.clone(),
+        );
+        r.register("process_open_files", "Open files", self.process_open_files.clone());
+        r.register("process_threads", "Threads", self.process_threads.clone());
+    }
+}
+
+/// Observes a duration in seconds.
+pub fn observe(histogram: &Histogram, elapsed: Duration) {
+    histogram.observe(elapsed.as_secs_f64());
+}
+
+/// Content type of `render`'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn seconds() -> Histogram {
+    // 100 us to 26 s.
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 19))
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was counted appears in the text, with unit, label and end mark.
+    #[test]
+    fn text_shows_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics.transactions_admitted.inc_by(3);
+        metrics.refuse("busy");
+        metrics.refuse("busy");
+        metrics.queue("mempool").set(7);
+        observe(&metrics.fsync("wal"), Duration::from_millis(4));
+        metrics.consensus_view.set(2);
+        let text = metrics.render();
+        for line in [
+            "obelisk_transactions_admitted_total 3",
+            "obelisk_transactions_refused_total{reason=\"busy\"} 2",
+            "obelisk_queue_depth{queue=\"mempool\"} 7",
+            "obelisk_consensus_view 2",
+            "obelisk_fsync_seconds_count{file=\"wal\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    /// Every metric has a help text, and no name appears twice.
+    #[test]
+    fn names_are_unique_and_explained() {
+        let text = Metrics::new().render();
+        let names = |kind: &str| -> Vec<String> {
+            let mut names: Vec<String> = text
+                .lines()
+                .filter_map(|l| l.strip_prefix(kind)?.split(' ').next().map(str::to_owned))
+                .collect();
+            names.sort();
+            names
+        };
+        let (helps, types) = (names("# HELP "), names("# TYPE "));
+        assert_eq!(helps, types);
+        let mut unique = helps.clone();
+        unique.dedup();
+        assert_eq!(unique, helps);
+        assert!(helps.len() > 25);
+    }
+
+    /// The process's own figures are plausible.
+    #[test]
+    fn process_figures_are_filled() {
+        let text = Metrics::new().render();
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        assert!(value("obelisk_process_resident_bytes ") > 1e6);
+        assert!(value("obelisk_process_threads ") >= 1.0);
+    }
+}
