@@ -313,7 +313,7 @@ fn bind(index: usize, core: Option<usize>) {
     };
     let mut set = CpuSet::new();
     if let Err(reason) = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
-        tracing::warn!(thread = index, core, %reason, "verification thread is not bound to its core");
+        tracing::warn!(thread = index, core, %reason, "verification thread is not on its core");
     }
 }
 
