@@ -1,6 +1,7 @@
 //! House rules as tests: floors, sizes, headers, imports, banned calls.
 //!
-//! A rule stands here only if a newcomer could break it without noticing. Each failure names file and line.
+//! A rule stands here only if a newcomer could break it without noticing. Each failure names file
+//! and line.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +38,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
 ];
 
 const FILE_LINES_MAX: usize = 600;
-const LINE_COLUMNS_MAX: usize = 100;
+/// rustfmt keeps code at 100; drawings, tables and messages may take a little more.
+const LINE_COLUMNS_MAX: usize = 110;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Text that must not appear, where it may, and what to do instead.
@@ -104,9 +106,8 @@ fn modules_import_only_lower_floors() {
                 let used: String =
                     rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 let Some(other) = floor(&used) else { continue };
-                let allowed = used == module
-                    || other < own
-                    || SIDEWAYS.contains(&(module, used.as_str()));
+                let allowed =
+                    used == module || other < own || SIDEWAYS.contains(&(module, used.as_str()));
                 if !allowed {
                     failures.push(format!("{}:{number}: {module} imports {used}", source.name));
                 }
@@ -145,9 +146,10 @@ fn files_stay_small_and_open_with_their_purpose() {
 fn long_functions(name: &str, lines: &[&str], failures: &mut Vec<String>) {
     for (start, line) in lines.iter().enumerate() {
         let code = line.trim_start();
-        let is_fn = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
-            .iter()
-            .any(|head| code.starts_with(head));
+        let is_fn =
+            ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
+                .iter()
+                .any(|head| code.starts_with(head));
         if !is_fn {
             continue;
         }
@@ -188,7 +190,8 @@ fn lower_floors_are_synchronous() {
             continue;
         }
         for (number, line) in (1..).zip(source.text.lines()) {
-            let clock = module == "consensus" && (line.contains("Instant::now") || line.contains("SystemTime"));
+            let clock = module == "consensus"
+                && (line.contains("Instant::now") || line.contains("SystemTime"));
             if line.contains("async fn") || line.contains(".await") || clock {
                 failures.push(format!("{}:{number}: {}", source.name, line.trim()));
             }

@@ -21,7 +21,8 @@
 //! use obelisk::types::ids::ChainId;
 //! use obelisk::types::ids::Height;
 //!
-//! # fn sign(identity: &ClientIdentity, chain: ChainId, tip: Height) -> Result<(), Box<dyn std::error::Error>> {
+//! # type Failure = Box<dyn std::error::Error>;
+//! # fn sign(identity: &ClientIdentity, chain: ChainId, tip: Height) -> Result<(), Failure> {
 //! let pay = Invocation::new("asset", "transfer").arg("alice").arg("bob").arg("25");
 //! let transaction = pay.sign(identity, chain, tip)?;
 //! println!("{} is {} bytes", transaction.id(), transaction.encoded_len());

@@ -9,4 +9,15 @@
 //! type is the trust level. `catch_up` feeds `execute` with blocks that others committed. `handle`
 //! is what the outside holds.
 
+pub mod admit;
+pub mod catch_up;
+pub mod commit;
+pub mod execute;
+pub mod handle;
+pub mod intake;
+pub mod mempool;
+pub mod order;
+pub mod publish;
 pub mod refusal;
+pub mod start;
+pub mod verification;

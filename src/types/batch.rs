@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! batch   author u16 | certificates u32 x bytes | transactions u32 x (payload bytes | signature 64)
-//! id      H("obelisk.batch.1" | author u16 | certificate count u32 | H(cert).. | tx count u32 | transaction root)
+//! id      H("obelisk.batch.1" | author u16 | certificates u32 x H(certificate) | tx count u32
+//!         | transaction root)
 //! ```
 //!
 //! A batch is self-contained: it carries the certificate of every creator that its transactions

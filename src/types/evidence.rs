@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! path          index u32 | count u32 | siblings u32 x 32
-//! transaction   "obelisk.tx-proof.1" | transaction | header bytes (u32) | certificate | path in batch | path in block
+//! transaction   "obelisk.tx-proof.1" | transaction | header bytes (u32) | certificate
+//!               | path in batch | path in block
 //! receipt       "obelisk.receipt-proof.1" | receipt | path in result
 //! checkpoint    "obelisk.checkpoint-proof.1" | height u64 | block hash 32 | state root 32 | receipts root 32
 //!               | certificate

@@ -132,8 +132,7 @@ pub const PENDING_BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Batches of one author known here and not yet in a block: one validator cannot fill the table of
 /// another.
 pub const PENDING_BATCHES_PER_AUTHOR_MAX: usize = 256;
-/// Signature checks waiting in one lane of the verification pool: about three seconds of one core
-/// at P-256.
+/// Signature checks waiting for the verification pool: four seconds of one core at P-256.
 pub const VERIFY_QUEUE_CHECKS_MAX: usize = 64 * 1024;
 /// Threads of the verification pool.
 pub const VERIFY_THREADS_MAX: usize = 256;
@@ -200,3 +199,28 @@ pub const REFUSED_CACHE_MAX: usize = 4 * 1024;
 pub const VALIDITY_DAYS_MAX: u32 = 36_525;
 /// One PEM file of an identity's folder, bytes.
 pub const PEM_BYTES_MAX: usize = 64 * 1024;
+/// Length of one generation of the order station's write-ahead log, bytes; then what is still
+/// needed is written anew.
+pub const WAL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bodies of delivered batches kept for replicas that still ask for them, bytes.
+pub const DELIVERED_BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Transactions at which a batch closes although others of its author still wait to be ordered.
+pub const BATCH_TARGET_TXS: usize = 512;
+/// Bytes at which it does; one larger transaction makes a batch of its own.
+pub const BATCH_TARGET_BYTES: usize = 256 * 1024;
+/// Own batches waiting to be ordered; more are not closed, so the mempool fills and answers "busy".
+pub const OWN_BATCHES_MAX: usize = 8;
+/// What a full queue tells a client to wait, milliseconds.
+pub const BUSY_RETRY_MS: u64 = 100;
+/// Blocks kept in memory for subscribers that are up to date.
+pub const RECENT_BLOCKS_MAX: usize = 16;
+/// Bytes of one catch-up response, except that it always holds one block.
+pub const CATCH_UP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Certificates of transaction creators that admission keeps at hand.
+pub const CERTIFICATES_CACHED_MAX: usize = 8 * 1024;
+/// Consensus messages from peers waiting for the check of their signatures.
+pub const VOTES_UNCHECKED_MAX: usize = 4096;
+/// Batches from peers waiting for the check of their signatures.
+pub const BATCHES_UNCHECKED_MAX: usize = 64;
+/// Requests and tips of peers waiting for the catch-up station.
+pub const CATCH_UP_INPUTS_MAX: usize = 1024;

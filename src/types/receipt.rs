@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! event    name string | payload bytes
-//! receipt  tx id 32 | status u8 | error string | return value bytes | events u32 x event | write-set digest 32
-//!          | fuel u64
+//! receipt  tx id 32 | status u8 | error string | return value bytes | events u32 x event
+//!          | write-set digest 32 | fuel u64
 //! result   height u64 | block hash 32 | receipts u32 x receipt | receipts root 32 | state root 32
 //! ```
 

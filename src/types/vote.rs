@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! vote         phase u8 | epoch u64 | view u64 | sequence u64 | digest 32            (57 bytes)
-//! signed text  "obelisk.consensus.1" | chain id 32 | body        body = vote, or another message of the plug-in
+//! signed text  "obelisk.consensus.1" | chain id 32 | body
+//!              body = vote, or another message of the plug-in
 //! ```
 //!
 //! A quorum certificate stores signatures only; whoever checks it rebuilds the text from these

@@ -1,0 +1,103 @@
+//! Station 5: makes executed blocks durable, in order, and says so to publish and to consensus.
+//!
+//! Takes whatever is queued, up to a limit, and commits it with one sync of the block segments: the
+//! disk's speed sets the size of the group. A failed write stops the node: nothing after it is
+//! acknowledged.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+
+use crate::consensus::Executed;
+use crate::ledger::ExecutedBlock;
+use crate::ledger::Ledger;
+use crate::ledger::LedgerError;
+use crate::pipeline::order::OrderInput;
+use crate::pipeline::publish::Publisher;
+use crate::types::block::Tip;
+use crate::types::digest::Digest;
+use crate::types::ids::ChainId;
+use crate::types::ids::SequenceNumber;
+use crate::types::limits;
+use crate::types::receipt;
+
+/// What execution hands on.
+pub enum Finished {
+    /// An executed block. `caught_up`: it came from peers, not from the core.
+    Block { executed: Box<ExecutedBlock>, caught_up: bool },
+    /// A null request: nothing to store, but consensus counts it.
+    Null { sequence: SequenceNumber },
+}
+
+/// The commit station.
+pub struct Commit {
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// The network.
+    pub chain: ChainId,
+    /// Next station.
+    pub publisher: Arc<Publisher>,
+    /// Where consensus hears what was executed.
+    pub order: Sender<OrderInput>,
+}
+
+impl Commit {
+    /// Runs until execution stops. An error means the disk failed: the process must stop.
+    pub fn run(self, finished: &Receiver<Finished>) -> Result<(), LedgerError> {
+        while let Ok(first) = finished.recv() {
+            let mut group = vec![first];
+            group.extend(finished.try_iter().take(limits::EXECUTED_BLOCKS_MAX - 1));
+            self.group(group)?;
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint vote on the durable chain signs at `sequence`.
+    pub fn checkpoint(ledger: &Ledger, chain: ChainId, sequence: SequenceNumber) -> (Tip, Digest) {
+        let tip = Tip { sequence, ..ledger.tip() };
+        let (state, receipts) = ledger.last_result();
+        (tip, receipt::checkpoint_digest(chain, sequence, tip.height, tip.hash, state, receipts))
+    }
+
+    fn group(&self, group: Vec<Finished>) -> Result<(), LedgerError> {
+        // Null requests repeat the roots of the block before them, so the group is cut there.
+        let mut blocks = Vec::new();
+        for item in group {
+            match item {
+                Finished::Block { executed, caught_up } => blocks.push((*executed, caught_up)),
+                Finished::Null { sequence } => {
+                    self.blocks(std::mem::take(&mut blocks))?;
+                    let (_, checkpoint) = Self::checkpoint(&self.ledger, self.chain, sequence);
+                    self.tell(OrderInput::Executed(Executed { sequence, checkpoint }));
+                }
+            }
+        }
+        self.blocks(blocks)
+    }
+
+    fn blocks(&self, group: Vec<(ExecutedBlock, bool)>) -> Result<(), LedgerError> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let (executed, caught_up): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let blocks: Vec<_> = executed.iter().map(|e| e.block.clone()).collect();
+        let results = self.ledger.commit(executed)?;
+        for ((block, result), caught_up) in blocks.into_iter().zip(results).zip(caught_up) {
+            let sequence = block.header.sequence;
+            let checkpoint = result.checkpoint_digest(self.chain, sequence);
+            let (tip, batches) = (block.header.tip(), block.header.batches.clone());
+            self.publisher.publish(block, result);
+            self.tell(match caught_up {
+                true => OrderInput::Restored { tip, checkpoint, batches },
+                false => OrderInput::Executed(Executed { sequence, checkpoint }),
+            });
+        }
+        Ok(())
+    }
+
+    fn tell(&self, input: OrderInput) {
+        // Consensus gone means the node is stopping; what is durable stays durable.
+        let _ = self.order.send(input);
+    }
+}

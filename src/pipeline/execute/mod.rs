@@ -1,0 +1,277 @@
+//! Station 4: every validator executes every ordered transaction, in order.
+//!
+//! Takes a final block, gives receipts and writes. The result is a function of the committed prefix
+//! alone: it reads the state below, the block's own time and height, and the certificates the block
+//! carries; never a clock.
+//!
+//! Per transaction, in this order (the first that fails decides the receipt's status):
+//! 1. its id was not executed before, in this block or below (`Duplicate`);
+//! 2. its `valid_until` covers this height and is not further ahead than allowed (`Expired`);
+//! 3. its creator's certificate holds at block time, is not revoked, and its role may submit
+//!    (`Unauthorised`);
+//! 4. the contract runs (`Refused`, `Trap`, `OutOfFuel`, `LimitExceeded`, `UnknownChaincode`).
+//!
+//! A failed transaction keeps its place in the block, its error and no writes: nothing vanishes.
+
+pub mod overlay;
+pub mod station;
+pub mod transaction;
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::chaincode::Call;
+use crate::chaincode::Caller;
+use crate::chaincode::Fault;
+use crate::chaincode::builtin::membership;
+use crate::chaincode::contracts::Contracts;
+use crate::ledger::ExecutedBlock;
+use crate::ledger::Ledger;
+use crate::ledger::LedgerError;
+use crate::ledger::read_write_set::WriteSet;
+use crate::membership::directory::Directory;
+use crate::membership::identity::Identity;
+use crate::membership::identity::Role;
+use crate::pipeline::execute::overlay::Overlay;
+use crate::pipeline::execute::transaction::Transaction as Execution;
+use crate::types::block::Block;
+use crate::types::block::BlockHeader;
+use crate::types::genesis::ChainParameters;
+use crate::types::ids::Height;
+use crate::types::ids::TxId;
+use crate::types::limits;
+use crate::types::receipt::Receipt;
+use crate::types::receipt::Status;
+use crate::types::transaction::Transaction;
+
+/// Executes blocks one after the other.
+pub struct Executor {
+    ledger: Arc<Ledger>,
+    directory: Arc<Directory>,
+    contracts: Arc<Contracts>,
+    parameters: ChainParameters,
+    overlay: Overlay,
+    /// Ids of blocks above the ledger's tip, with their heights.
+    recent: HashSet<TxId>,
+    recent_per_block: VecDeque<(Height, Vec<TxId>)>,
+    /// Keys of the membership contract's state: one per revoked certificate. A copy of the state,
+    /// so that a transaction costs no read for it.
+    revoked: HashSet<Bytes>,
+}
+
+impl Executor {
+    /// An executor on top of the ledger's state.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        directory: Arc<Directory>,
+        contracts: Arc<Contracts>,
+        parameters: ChainParameters,
+    ) -> Result<Self, LedgerError> {
+        let mut executor = Self {
+            ledger,
+            directory,
+            contracts,
+            parameters,
+            overlay: Overlay::default(),
+            recent: HashSet::new(),
+            recent_per_block: VecDeque::new(),
+            revoked: HashSet::new(),
+        };
+        executor.load_revoked()?;
+        Ok(executor)
+    }
+
+    /// Executes a final block. An error is the node's own failure; the process must stop.
+    pub fn execute(&mut self, block: Block) -> Result<ExecutedBlock, LedgerError> {
+        let height = block.header.height;
+        self.settle();
+        self.recent_per_block.push_back((height, Vec::new()));
+        let count = block.header.transactions as usize;
+        let mut receipts = Vec::with_capacity(count);
+        let mut writes = Vec::with_capacity(count);
+        for batch in &block.batches {
+            for tx in batch.transactions() {
+                let der = batch.certificate(&tx.payload().creator);
+                let (receipt, written) = self.transaction(&block.header, tx, der)?;
+                receipts.push(receipt);
+                writes.push(written);
+            }
+        }
+        Ok(ExecutedBlock { block, receipts, writes })
+    }
+
+    fn transaction(
+        &mut self,
+        header: &BlockHeader,
+        tx: &Transaction,
+        der: Option<&Bytes>,
+    ) -> Result<(Receipt, WriteSet), LedgerError> {
+        let id = tx.id();
+        if self.recent.contains(&id) || self.ledger.contains(&id)? {
+            let fault = Fault::new(Status::Duplicate, "this id executed before");
+            return Ok((failed(id, fault, 0), WriteSet::default()));
+        }
+        self.recent.insert(id);
+        self.recent_per_block.back_mut().expect("pushed by execute").1.push(id);
+        let caller = match self
+            .check_window(header, tx)
+            .and_then(|()| self.check_creator(header, tx, der))
+        {
+            Ok(caller) => caller,
+            Err(fault) => return Ok((failed(id, fault, 0), WriteSet::default())),
+        };
+        let payload = tx.payload();
+        let call = Call {
+            chaincode: payload.chaincode.clone(),
+            function: payload.function.clone(),
+            args: payload.args.clone(),
+            caller,
+            calling_chaincode: None,
+            tx: id,
+            height: header.height,
+            block_time_ms: header.time_ms,
+        };
+        let fuel = self.parameters.fuel_max;
+        let run = Execution::new(&self.ledger, &self.overlay, &self.contracts, false);
+        let finished = run.run(&call, fuel)?;
+        let (value, fuel_left) = match finished.outcome {
+            Ok(done) => done,
+            Err(fault) => return Ok((failed(id, fault, fuel), WriteSet::default())),
+        };
+        let receipt = Receipt {
+            tx: id,
+            status: Status::Ok,
+            error: String::new(),
+            value,
+            events: finished.events,
+            write_set: finished.writes.digest(),
+            fuel: fuel.saturating_sub(fuel_left),
+        };
+        self.overlay.add(header.height, &finished.writes);
+        self.note_revocations(&finished.writes);
+        Ok((receipt, finished.writes))
+    }
+
+    fn check_window(&self, header: &BlockHeader, tx: &Transaction) -> Result<(), Fault> {
+        let until = tx.payload().valid_until;
+        if until < header.height {
+            return Err(Fault::new(Status::Expired, format!("valid until height {until}")));
+        }
+        let limit = header.height.0.saturating_add(limits::VALIDITY_BLOCKS_MAX);
+        if until.0 > limit {
+            let text = format!("valid until height {until}, at most {limit} is allowed here");
+            return Err(Fault::new(Status::Expired, text));
+        }
+        Ok(())
+    }
+
+    fn check_creator(
+        &self,
+        header: &BlockHeader,
+        tx: &Transaction,
+        der: Option<&Bytes>,
+    ) -> Result<Caller, Fault> {
+        let creator = tx.payload().creator;
+        let unauthorised = |text: String| Fault::new(Status::Unauthorised, text);
+        let identity = match (self.directory.known(&creator), der) {
+            (Some(identity), _) => identity,
+            (None, Some(der)) => {
+                self.directory.identify(der).map_err(|error| unauthorised(error.to_string()))?
+            }
+            (None, None) => {
+                return Err(unauthorised("the block lacks the creator's certificate".into()));
+            }
+        };
+        if !identity.valid_at(header.time_ms) {
+            return Err(unauthorised("the certificate is not valid at block time".into()));
+        }
+        let revoked = membership::key(&identity.organisation, &creator);
+        if self.revoked.contains(revoked.as_slice()) {
+            return Err(unauthorised("the certificate is revoked".into()));
+        }
+        if !may_submit(&identity) {
+            return Err(unauthorised(format!("role {} may not submit", identity.role.name())));
+        }
+        Ok(caller(&identity))
+    }
+
+    fn settle(&mut self) {
+        let durable = self.ledger.tip().height;
+        self.overlay.settle(durable);
+        while self.recent_per_block.front().is_some_and(|(height, _)| *height <= durable) {
+            let (_, ids) = self.recent_per_block.pop_front().expect("front exists");
+            for id in ids {
+                self.recent.remove(&id);
+            }
+        }
+    }
+
+    fn load_revoked(&mut self) -> Result<(), LedgerError> {
+        let mut start = Bytes::new();
+        loop {
+            let page = self.ledger.scan(membership::NAME, &start, &[], REVOKED_PAGE)?;
+            self.revoked.extend(page.iter().map(|(key, _)| key.clone()));
+            match page.last() {
+                Some((last, _)) if page.len() == REVOKED_PAGE => {
+                    start = [last.as_ref(), &[0]].concat().into();
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn note_revocations(&mut self, writes: &WriteSet) {
+        for (at, value) in &writes.0 {
+            if at.namespace == membership::NAME {
+                match value {
+                    Some(_) => self.revoked.insert(at.key.clone()),
+                    None => self.revoked.remove(&at.key),
+                };
+            }
+        }
+    }
+}
+
+/// Runs a read-only call on the durable state.
+pub fn query(
+    ledger: &Ledger,
+    contracts: &Contracts,
+    call: &Call,
+    fuel: u64,
+) -> Result<Result<Bytes, Fault>, LedgerError> {
+    let overlay = Overlay::default();
+    let finished = Execution::new(ledger, &overlay, contracts, true).run(call, fuel)?;
+    Ok(finished.outcome.map(|(value, _)| value))
+}
+
+/// True where the role may submit transactions.
+pub fn may_submit(identity: &Identity) -> bool {
+    matches!(identity.role, Role::Client | Role::Admin)
+}
+
+/// What a contract learns of its caller.
+pub fn caller(identity: &Identity) -> Caller {
+    Caller {
+        organisation: identity.organisation.clone(),
+        name: identity.name.clone(),
+        role: identity.role.name().to_owned(),
+        attributes: identity.attributes.clone(),
+        certificate: identity.certificate,
+    }
+}
+
+fn failed(tx: TxId, fault: Fault, fuel: u64) -> Receipt {
+    let mut error = fault.text;
+    let mut end = error.len().min(limits::ERROR_TEXT_BYTES_MAX);
+    while !error.is_char_boundary(end) {
+        end -= 1;
+    }
+    error.truncate(end);
+    let (value, events) = (Bytes::new(), Vec::new());
+    Receipt { tx, status: fault.status, error, value, events, write_set: Default::default(), fuel }
+}
+
+const REVOKED_PAGE: usize = 1024;

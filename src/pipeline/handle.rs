@@ -1,0 +1,268 @@
+//! What the outside holds of a running pipeline: submit, wait, query, follow, ask how it stands.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::chaincode::Call;
+use crate::chaincode::Fault;
+use crate::chaincode::contracts::Contracts;
+use crate::consensus::CoreStatus;
+use crate::ledger::Ledger;
+use crate::membership::directory::Directory;
+use crate::membership::identity::Identity;
+use crate::network::PeerStatus;
+use crate::network::Transport;
+use crate::pipeline::admit::Admission;
+use crate::pipeline::execute;
+use crate::pipeline::mempool::Mempool;
+use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::publish::Located;
+use crate::pipeline::publish::Publisher;
+use crate::pipeline::publish::Subscription;
+use crate::pipeline::refusal::Refusal;
+use crate::telemetry::metrics::Metrics;
+use crate::types::digest::Digest;
+use crate::types::genesis::Genesis;
+use crate::types::ids::BlockHash;
+use crate::types::ids::ChainId;
+use crate::types::ids::Height;
+use crate::types::ids::ReplicaId;
+use crate::types::ids::TxId;
+use crate::types::transaction::Transaction;
+
+/// A running pipeline; cheap to clone.
+#[derive(Clone)]
+pub struct Handle(pub(super) Arc<Shared>);
+
+/// What all holders share.
+pub(super) struct Shared {
+    pub(super) genesis: Arc<Genesis>,
+    pub(super) chain: ChainId,
+    pub(super) me: Option<ReplicaId>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) contracts: Arc<Contracts>,
+    pub(super) admission: Admission,
+    pub(super) mempool: Arc<Mempool>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) core: Arc<Mutex<CoreStatus>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Network name.
+    pub network: String,
+    /// Chain.
+    pub chain: ChainId,
+    /// Seat of this node; `None` on an observer.
+    pub replica: Option<ReplicaId>,
+    /// Last durable block.
+    pub height: Height,
+    /// Its hash.
+    pub block_hash: BlockHash,
+    /// Root of the world state.
+    pub state_root: Digest,
+    /// Consensus; default on an observer.
+    pub core: CoreStatus,
+    /// Primary of the view; `None` on an observer.
+    pub primary: Option<ReplicaId>,
+    /// Links.
+    pub peers: Vec<PeerStatus>,
+    /// Transactions waiting for a batch.
+    pub mempool: usize,
+    /// Batches waiting to be ordered.
+    pub pending_batches: usize,
+    /// Bytes of those.
+    pub pending_batch_bytes: usize,
+    /// Why the node is not ready to take transactions; empty when it is.
+    pub not_ready: Vec<String>,
+}
+
+impl Handle {
+    /// Admits one signed transaction; `Ok` means it is on its way, the receipt says that it is
+    /// committed.
+    pub async fn submit(
+        &self,
+        tx: Transaction,
+        certificate: Option<Bytes>,
+    ) -> Result<TxId, Refusal> {
+        let mut answers = self.submit_many(vec![(tx, certificate)]).await;
+        answers.pop().unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Admits many at once, one answer each, in order.
+    pub async fn submit_many(
+        &self,
+        txs: Vec<(Transaction, Option<Bytes>)>,
+    ) -> Vec<Result<TxId, Refusal>> {
+        let count = txs.len();
+        if self.0.me.is_none() {
+            return vec![Err(Refusal::Observer); count];
+        }
+        let (sender, receiver) = oneshot::channel();
+        let metrics = self.0.metrics.clone();
+        self.0.admission.admit(txs, move |answers| {
+            for answer in &answers {
+                match answer {
+                    Ok(_) => {
+                        metrics.transactions_admitted.inc();
+                    }
+                    Err(refusal) => metrics.refuse(refusal.code()),
+                }
+            }
+            let _ = sender.send(answers);
+        });
+        receiver.await.unwrap_or_else(|_| vec![Err(Refusal::Stopping); count])
+    }
+
+    /// The receipt of a transaction as soon as its block is durable here; waits for at most `wait`.
+    pub async fn receipt(&self, id: TxId, wait: Duration) -> Result<Located, Refusal> {
+        if let Some(located) = self.located(&id)? {
+            return Ok(located);
+        }
+        let receiver = self.0.publisher.wait(id)?;
+        // It may have committed between the look and the registration.
+        if let Some(located) = self.located(&id)? {
+            return Ok(located);
+        }
+        match tokio::time::timeout(wait, receiver).await {
+            Ok(Ok(located)) => Ok(located),
+            Ok(Err(_)) => Err(Refusal::Stopping),
+            Err(_) => {
+                self.0.publisher.forget(&id);
+                Err(Refusal::TimedOut(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+            }
+        }
+    }
+
+    /// Registers for the receipt of a transaction that is about to be submitted; cheaper than
+    /// `receipt`.
+    pub fn expect_receipt(&self, id: TxId) -> Result<oneshot::Receiver<Located>, Refusal> {
+        self.0.publisher.wait(id)
+    }
+
+    /// Drops registrations whose receivers are gone.
+    pub fn forget_receipt(&self, id: &TxId) {
+        self.0.publisher.forget(id);
+    }
+
+    /// Where a committed transaction is and what became of it.
+    pub fn located(&self, id: &TxId) -> Result<Option<Located>, Refusal> {
+        let internal = |error: crate::ledger::LedgerError| Refusal::Internal(error.to_string());
+        let Some((height, index)) = self.0.ledger.locate(id).map_err(internal)? else {
+            return Ok(None);
+        };
+        let result = self.0.ledger.result(height).map_err(internal)?;
+        let receipt = result.and_then(|r| r.receipts.into_iter().nth(index as usize));
+        Ok(receipt.map(|receipt| Located { height, index, receipt }))
+    }
+
+    /// Runs a read-only call on the last durable state, here alone.
+    pub async fn query(
+        &self,
+        caller: Arc<Identity>,
+        chaincode: String,
+        function: String,
+        args: Vec<Bytes>,
+    ) -> Result<Bytes, Fault> {
+        let shared = self.0.clone();
+        let run = move || {
+            let tip = shared.ledger.tip();
+            let call = Call {
+                chaincode,
+                function,
+                args,
+                caller: execute::caller(&caller),
+                calling_chaincode: None,
+                tx: TxId::default(),
+                height: tip.height,
+                block_time_ms: tip.time_ms,
+            };
+            let fuel = shared.genesis.parameters.fuel_max;
+            execute::query(&shared.ledger, &shared.contracts, &call, fuel)
+        };
+        let failed = |text: String| Fault::new(crate::types::receipt::Status::Trap, text);
+        match tokio::task::spawn_blocking(run).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("the query did not finish: the node is stopping".into())),
+        }
+    }
+
+    /// Follows the chain from a height, without gaps.
+    pub fn subscribe(&self, from: Height) -> Subscription {
+        self.0.publisher.subscribe(from)
+    }
+
+    /// The ledger, for reads.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.0.ledger
+    }
+
+    /// Identities.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.0.directory
+    }
+
+    /// The network's genesis document.
+    pub fn genesis(&self) -> &Arc<Genesis> {
+        &self.0.genesis
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> ChainId {
+        self.0.chain
+    }
+
+    /// Counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// How the node stands.
+    pub fn status(&self) -> NodeStatus {
+        let shared = &self.0;
+        let tip = shared.ledger.tip();
+        let core = shared.core.lock().expect("no holder of this lock panics").clone();
+        let peers = shared.transport.peers();
+        let replicas = &shared.genesis.replicas;
+        let connected =
+            1 + peers.iter().filter(|p| p.connected && p.peer.replica.is_some()).count();
+        let mut not_ready = Vec::new();
+        if shared.me.is_none() {
+            not_ready.push("an observer takes no transactions".to_owned());
+        } else {
+            if connected < replicas.quorum() {
+                let quorum = replicas.quorum();
+                not_ready.push(format!("{connected} validators connected, a quorum is {quorum}"));
+            }
+            if !core.view_active {
+                not_ready.push(format!("a view change to view {} is under way", core.view));
+            }
+        }
+        let (pending_batches, pending_batch_bytes) = shared.bodies.depth();
+        NodeStatus {
+            network: shared.genesis.network.clone(),
+            chain: shared.chain,
+            replica: shared.me,
+            height: tip.height,
+            block_hash: tip.hash,
+            state_root: shared.ledger.last_result().0,
+            primary: shared.me.map(|_| replicas.primary(core.view)),
+            core,
+            peers,
+            mempool: shared.mempool.depth(),
+            pending_batches,
+            pending_batch_bytes,
+            not_ready,
+        }
+    }
+}

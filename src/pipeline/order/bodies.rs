@@ -1,0 +1,113 @@
+//! Bodies of batches: those waiting to be ordered, and the latest delivered ones for replicas that
+//! still ask.
+//!
+//! Shared between the order thread, which fills it, and the network, which serves requests from it.
+//! Bounded: in total, and per author, so that one validator cannot fill the table of another.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+
+use crate::types::batch::Batch;
+use crate::types::ids::BatchId;
+use crate::types::ids::ReplicaId;
+use crate::types::limits;
+
+/// Known batch bodies.
+#[derive(Default)]
+pub struct Bodies(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    pending: HashMap<BatchId, Arc<Batch>>,
+    pending_bytes: usize,
+    per_author: HashMap<ReplicaId, usize>,
+    delivered: HashMap<BatchId, Arc<Batch>>,
+    delivered_order: VecDeque<BatchId>,
+    delivered_bytes: usize,
+}
+
+/// What became of an offered body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Kept.
+    New,
+    /// Held already, pending or delivered.
+    Known,
+    /// The author's share or the table is full.
+    Full,
+}
+
+impl Bodies {
+    /// Keeps a body. `wanted` bodies, which a proposal names, are kept beyond the limits: proposals
+    /// are bounded.
+    pub fn offer(&self, batch: &Arc<Batch>, wanted: bool) -> Offer {
+        let mut table = self.lock();
+        let (id, author, bytes) = (batch.id(), batch.author(), batch.encoded_len());
+        if table.pending.contains_key(&id) || table.delivered.contains_key(&id) {
+            return Offer::Known;
+        }
+        let share = table.per_author.get(&author).copied().unwrap_or(0);
+        let full = share >= limits::PENDING_BATCHES_PER_AUTHOR_MAX
+            || table.pending_bytes + bytes > limits::PENDING_BATCH_BYTES_MAX;
+        if full && !wanted {
+            return Offer::Full;
+        }
+        table.pending.insert(id, batch.clone());
+        table.pending_bytes += bytes;
+        *table.per_author.entry(author).or_default() += 1;
+        Offer::New
+    }
+
+    /// A body, pending or lately delivered.
+    pub fn body(&self, id: &BatchId) -> Option<Arc<Batch>> {
+        let table = self.lock();
+        table.pending.get(id).or_else(|| table.delivered.get(id)).cloned()
+    }
+
+    /// True where the body is held.
+    pub fn holds(&self, id: &BatchId) -> bool {
+        let table = self.lock();
+        table.pending.contains_key(id) || table.delivered.contains_key(id)
+    }
+
+    /// Moves a body to the delivered ones; true where it was pending.
+    pub fn deliver(&self, id: &BatchId) -> bool {
+        let mut table = self.lock();
+        let Some(batch) = table.pending.remove(id) else { return false };
+        let bytes = batch.encoded_len();
+        table.pending_bytes -= bytes;
+        if let Some(share) = table.per_author.get_mut(&batch.author()) {
+            *share -= 1;
+        }
+        table.delivered_bytes += bytes;
+        table.delivered_order.push_back(*id);
+        table.delivered.insert(*id, batch);
+        while table.delivered_bytes > limits::DELIVERED_BATCH_BYTES_MAX {
+            let Some(oldest) = table.delivered_order.pop_front() else { break };
+            if let Some(batch) = table.delivered.remove(&oldest) {
+                table.delivered_bytes -= batch.encoded_len();
+            }
+        }
+        true
+    }
+
+    /// All bodies not yet delivered.
+    pub fn pending(&self) -> Vec<Arc<Batch>> {
+        let mut all: Vec<_> = self.lock().pending.values().cloned().collect();
+        all.sort_by_key(|batch| batch.id());
+        all
+    }
+
+    /// Number and bytes of the bodies not yet delivered.
+    pub fn depth(&self) -> (usize, usize) {
+        let table = self.lock();
+        (table.pending.len(), table.pending_bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}

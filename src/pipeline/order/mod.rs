@@ -1,0 +1,475 @@
+//! Station 3: the consensus driver. It owns what a core must not see: clock, disk, keys, network.
+//!
+//! ```text
+//!   batches, verified messages, executed, timers
+//!        |  drain what is queued
+//!        v
+//!   core.step ... core.step        (one round)
+//!        |  effects
+//!        v
+//!   write-ahead log sync  ||  signer: guard sync, then sign      (in parallel, one each per round)
+//!        |
+//!        v
+//!   send; own messages come back through the loopback as the next round's first inputs
+//! ```
+//!
+//! Invariants:
+//! * No message of a round leaves before everything persisted in it, and the guard's record of
+//!   every slot, is on disk. Many steps share one sync: whatever arrives during a sync is the next
+//!   round.
+//! * A failed write ends the station with an error; the process must stop.
+//! * Bodies are in the log before the core hears of them, so the sync that precedes a commit vote
+//!   covers them.
+
+pub mod bodies;
+pub mod syncer;
+pub mod timers;
+pub mod wal;
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::Sender;
+use crossbeam_channel::TrySendError;
+
+use crate::consensus::Core;
+use crate::consensus::CoreStatus;
+use crate::consensus::Delivered;
+use crate::consensus::Draft;
+use crate::consensus::Effect;
+use crate::consensus::Envelope;
+use crate::consensus::Evidence;
+use crate::consensus::Executed;
+use crate::consensus::Input;
+use crate::consensus::LogRecord;
+use crate::network::Message;
+use crate::network::Transport;
+use crate::pipeline::catch_up::CatchUpInput;
+use crate::pipeline::execute::station::Work;
+use crate::pipeline::mempool::Mempool;
+use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::order::bodies::Offer;
+use crate::pipeline::order::syncer::Syncer;
+use crate::pipeline::order::timers::Timers;
+use crate::pipeline::order::wal::Wal;
+use crate::pipeline::order::wal::WalError;
+use crate::signer::SignError;
+use crate::signer::SignRequest;
+use crate::signer::Signer;
+use crate::types::batch::Batch;
+use crate::types::block::Tip;
+use crate::types::codec::Encode;
+use crate::types::digest::Digest;
+use crate::types::ids::BatchId;
+use crate::types::ids::ChainId;
+use crate::types::ids::ReplicaId;
+use crate::types::ids::SequenceNumber;
+use crate::types::signature::Signature;
+use crate::types::verified::Verified;
+use crate::types::vote;
+
+/// What the station consumes.
+pub enum OrderInput {
+    /// A valid batch: our own, or a peer's whose signatures were checked.
+    Batch(Verified<Arc<Batch>>),
+    /// A message whose signatures were checked.
+    Message(Verified<Envelope>),
+    /// A delivered proposal is executed and durable.
+    Executed(Executed),
+    /// A block of others was executed; these batches are in it.
+    Restored { tip: Tip, checkpoint: Digest, batches: Vec<BatchId> },
+    /// Ends the station.
+    Stop,
+}
+
+/// What the station gives: a final proposal with its bodies, in order of sequence numbers.
+pub struct Ordered {
+    /// Proposal and certificate.
+    pub delivered: Delivered,
+    /// Bodies in the proposal's order; none for a null request.
+    pub batches: Vec<Arc<Batch>>,
+}
+
+/// Why the station ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// The log failed; votes may not leave any more.
+    #[error("consensus stopped: its log failed")]
+    Wal(#[from] WalError),
+    /// The guard failed.
+    #[error("consensus stopped: the signer failed")]
+    Signer(#[source] SignError),
+    /// A quorum computed another state than this node.
+    #[error(
+        "this node's state differs from the network's: after sequence number {sequence} its \
+         checkpoint is {own}, a quorum signed {quorum}; nothing more is voted. Keep the ledger \
+         directory for analysis, start with an empty one, and the node rebuilds it from its peers"
+    )]
+    Diverged { sequence: SequenceNumber, own: Digest, quorum: Digest },
+}
+
+/// Parts of the station.
+pub struct Parts {
+    /// The network.
+    pub chain: ChainId,
+    /// This replica.
+    pub me: ReplicaId,
+    /// The core, built from the log's records.
+    pub core: Box<dyn Core>,
+    /// The log.
+    pub wal: Wal,
+    /// Keys, behind the guard.
+    pub signer: Arc<dyn Signer>,
+    /// Links to the others.
+    pub transport: Arc<dyn Transport>,
+    /// Batch bodies, shared with the network side.
+    pub bodies: Arc<Bodies>,
+    /// Told when own batches are ordered.
+    pub mempool: Arc<Mempool>,
+    /// Next station.
+    pub ordered: Sender<Work>,
+    /// Told when this replica is behind.
+    pub catch_up: Sender<CatchUpInput>,
+    /// Where status readers find the core's status.
+    pub status: Arc<Mutex<CoreStatus>>,
+}
+
+/// The running station.
+pub struct Order {
+    parts: Parts,
+    syncer: Syncer,
+    timers: Timers,
+    effects: Vec<Effect>,
+    loopback: VecDeque<Envelope>,
+    outgoing: Vec<Outgoing>,
+    dirty: bool,
+    /// Delivered and not yet taken by execution; bounded by the core's window.
+    backlog: VecDeque<Delivered>,
+    /// Batches of delivered sequence numbers whose blocks are not durable here yet.
+    unsettled: BTreeMap<SequenceNumber, Vec<BatchId>>,
+    failed: Option<WalError>,
+    diverged: Option<OrderError>,
+}
+
+enum Outgoing {
+    Draft { to: Option<ReplicaId>, draft: Draft },
+    Signed { to: ReplicaId, envelope: Envelope },
+}
+
+impl Order {
+    /// A station over its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            syncer: Syncer::start(),
+            timers: Timers::default(),
+            effects: Vec::new(),
+            loopback: VecDeque::new(),
+            outgoing: Vec::new(),
+            dirty: false,
+            backlog: VecDeque::new(),
+            unsettled: BTreeMap::new(),
+            failed: None,
+            diverged: None,
+        }
+    }
+
+    /// Runs until `Stop`, the senders are gone, or a write fails.
+    pub fn run(mut self, inputs: &Receiver<OrderInput>) -> Result<(), OrderError> {
+        self.clock();
+        self.step(Input::Start);
+        for batch in self.parts.bodies.pending() {
+            self.step(Input::BatchAvailable(batch.reference()));
+        }
+        loop {
+            self.hand_over();
+            self.release()?;
+            let own: Vec<Envelope> = self.loopback.drain(..).collect();
+            let wait = match own.is_empty() {
+                false => Duration::ZERO,
+                true => self.timers.until_next(Instant::now(), self.idle_wait()),
+            };
+            self.clock();
+            for envelope in own {
+                self.step(Input::Message(Verified::by_checked_signatures(envelope)));
+            }
+            match inputs.recv_timeout(wait) {
+                Ok(OrderInput::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(first) => {
+                    self.input(first);
+                    for input in inputs.try_iter().take(ROUND_INPUTS_MAX) {
+                        if matches!(input, OrderInput::Stop) {
+                            return Ok(());
+                        }
+                        self.input(input);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            while let Some(timer) = self.timers.take_due(now) {
+                self.step(Input::TimerFired(timer));
+            }
+        }
+    }
+
+    fn idle_wait(&self) -> Duration {
+        match self.backlog.is_empty() {
+            true => IDLE_WAIT,
+            false => BACKLOG_WAIT,
+        }
+    }
+
+    fn clock(&mut self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.step(Input::Clock(now_ms));
+    }
+
+    fn input(&mut self, input: OrderInput) {
+        match input {
+            OrderInput::Batch(batch) => self.on_batch(batch.into_inner()),
+            OrderInput::Message(envelope) => self.step(Input::Message(envelope)),
+            OrderInput::Executed(executed) => self.on_executed(executed),
+            OrderInput::Restored { tip, checkpoint, batches } => {
+                self.on_restored(tip, checkpoint, batches);
+            }
+            OrderInput::Stop => {}
+        }
+    }
+
+    fn on_batch(&mut self, batch: Arc<Batch>) {
+        let wanted = self.backlog.iter().any(|d| names(d, &batch.id()));
+        match self.parts.bodies.offer(&batch, wanted) {
+            Offer::Full => {
+                tracing::debug!(author = %batch.author(), "batch dropped: its author's share is full")
+            }
+            Offer::Known => self.step(Input::BatchAvailable(batch.reference())),
+            Offer::New => {
+                self.parts.wal.append_batch(&batch.to_bytes());
+                self.dirty = true;
+                self.step(Input::BatchAvailable(batch.reference()));
+            }
+        }
+    }
+
+    fn on_executed(&mut self, executed: Executed) {
+        self.unsettled = self.unsettled.split_off(&SequenceNumber(executed.sequence.0 + 1));
+        self.step(Input::Executed(executed));
+    }
+
+    fn on_restored(&mut self, tip: Tip, checkpoint: Digest, batches: Vec<BatchId>) {
+        for id in &batches {
+            self.parts.bodies.deliver(id);
+            self.parts.mempool.ordered(id);
+        }
+        self.step(Input::BatchesCommitted(batches));
+        // What the core delivered itself was executed from another source: to the core that is the
+        // same.
+        if tip.sequence <= self.parts.core.status().delivered {
+            let sequence = tip.sequence;
+            return self.on_executed(Executed { sequence, checkpoint });
+        }
+        self.unsettled = self.unsettled.split_off(&SequenceNumber(tip.sequence.0 + 1));
+        self.step(Input::Restored { tip, checkpoint });
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.parts.core.step(input, &mut effects);
+        for effect in effects.drain(..) {
+            self.effect(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(record) => {
+                self.parts.wal.append_record(&record);
+                self.dirty = true;
+            }
+            Effect::Compact(records) => self.compact(&records),
+            Effect::Send { to, message } => {
+                self.outgoing.push(Outgoing::Draft { to: Some(to), draft: message });
+            }
+            Effect::Broadcast(draft) => self.outgoing.push(Outgoing::Draft { to: None, draft }),
+            Effect::Forward { to, message } => {
+                self.outgoing.push(Outgoing::Signed { to, envelope: message });
+            }
+            Effect::Arm { timer, after_ms } => self.timers.arm(timer, after_ms, Instant::now()),
+            Effect::Disarm(timer) => self.timers.disarm(timer),
+            Effect::Deliver(delivered) => self.deliver(delivered),
+            Effect::FetchBatch { id, from } => self.fetch(id, &from),
+            Effect::CatchUp { sequence, from } => {
+                let _ = self.parts.catch_up.try_send(CatchUpInput::Behind { sequence, from });
+            }
+            Effect::Accuse(evidence) => accuse(&evidence),
+            Effect::Diverged { sequence, own, certificate } => {
+                let quorum = certificate.vote.digest;
+                self.diverged.get_or_insert(OrderError::Diverged { sequence, own, quorum });
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivered: Delivered) {
+        for batch in &delivered.proposal.batches {
+            self.parts.bodies.deliver(&batch.id);
+            self.parts.mempool.ordered(&batch.id);
+        }
+        let ids = delivered.proposal.batches.iter().map(|b| b.id).collect();
+        self.unsettled.insert(delivered.proposal.sequence, ids);
+        self.backlog.push_back(delivered);
+    }
+
+    /// Hands delivered proposals to execution as far as it takes them and their bodies are here.
+    fn hand_over(&mut self) {
+        while let Some(delivered) = self.backlog.pop_front() {
+            let ids = delivered.proposal.batches.iter().map(|b| b.id);
+            let bodies: Vec<_> = ids.map(|id| (id, self.parts.bodies.body(&id))).collect();
+            let missing: Vec<BatchId> =
+                bodies.iter().filter(|(_, body)| body.is_none()).map(|(id, _)| *id).collect();
+            if !missing.is_empty() {
+                for id in missing {
+                    self.parts.transport.broadcast(Message::BatchRequest(id));
+                }
+                self.backlog.push_front(delivered);
+                return;
+            }
+            let batches = bodies.into_iter().filter_map(|(_, body)| body).collect();
+            match self.parts.ordered.try_send(Work::Ordered(Ordered { delivered, batches })) {
+                Ok(()) => {}
+                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => {
+                    if let Work::Ordered(back) = back {
+                        self.backlog.push_front(back.delivered);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, id: BatchId, from: &[ReplicaId]) {
+        match self.parts.bodies.body(&id) {
+            Some(batch) => self.step(Input::BatchAvailable(batch.reference())),
+            None => {
+                for to in from.iter().filter(|to| **to != self.parts.me) {
+                    self.parts.transport.send(*to, Message::BatchRequest(id));
+                }
+            }
+        }
+    }
+
+    /// Starts a new generation of the log when the present one is long. It keeps the bodies that
+    /// are not ordered and those of blocks that are not durable yet.
+    fn compact(&mut self, records: &[LogRecord]) {
+        if !self.parts.wal.is_long() {
+            return;
+        }
+        let mut batches = self.parts.bodies.pending();
+        let unsettled = self.unsettled.values().flatten();
+        batches.extend(unsettled.filter_map(|id| self.parts.bodies.body(id)));
+        let batches: Vec<Bytes> = batches.iter().map(|batch| batch.to_bytes()).collect();
+        if let Err(error) = self.parts.wal.replace(records, &batches) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// Makes the round durable, signs its messages, sends them.
+    fn release(&mut self) -> Result<(), OrderError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
+        if let Some(error) = self.diverged.take() {
+            return Err(error);
+        }
+        *self.parts.status.lock().expect("no holder of this lock panics") =
+            self.parts.core.status();
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let texts: Vec<SignRequest> = outgoing.iter().filter_map(|o| self.request(o)).collect();
+        let signer = self.parts.signer.clone();
+        let signed = match std::mem::take(&mut self.dirty) {
+            true => {
+                let pending = self.parts.wal.begin_sync();
+                self.syncer.sync_while(pending, || signer.sign(&texts))?
+            }
+            false => signer.sign(&texts),
+        };
+        let mut signed = signed.into_iter();
+        for message in outgoing {
+            match message {
+                Outgoing::Signed { to, envelope } => {
+                    self.parts.transport.send(to, Message::Consensus(envelope));
+                }
+                Outgoing::Draft { to, draft } => {
+                    let result = signed.next().expect("one signature per request");
+                    self.send(to, draft, result)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&self, outgoing: &Outgoing) -> Option<SignRequest> {
+        match outgoing {
+            Outgoing::Signed { .. } => None,
+            Outgoing::Draft { draft, .. } => {
+                let text = vote::signed_text(&self.parts.chain, &draft.body);
+                Some(SignRequest { slot: draft.slot, text })
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        to: Option<ReplicaId>,
+        draft: Draft,
+        result: Result<Signature, SignError>,
+    ) -> Result<(), OrderError> {
+        let signature = match result {
+            Ok(signature) => signature,
+            Err(error @ SignError::Guard { .. }) => return Err(OrderError::Signer(error)),
+            // A refused or unsigned vote is simply not cast: silence is safe.
+            Err(error) => {
+                tracing::error!(%error, "a consensus message was not signed and is not sent");
+                return Ok(());
+            }
+        };
+        let envelope = Envelope { sender: self.parts.me, body: draft.body, signature };
+        match to {
+            Some(to) if to == self.parts.me => self.loopback.push_back(envelope),
+            Some(to) => self.parts.transport.send(to, Message::Consensus(envelope)),
+            None => {
+                self.parts.transport.broadcast(Message::Consensus(envelope.clone()));
+                self.loopback.push_back(envelope);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names(delivered: &Delivered, id: &BatchId) -> bool {
+    delivered.proposal.batches.iter().any(|b| b.id == *id)
+}
+
+fn accuse(evidence: &Evidence) {
+    let messages: Vec<String> =
+        evidence.messages.iter().map(|m| hex::encode(m.to_bytes())).collect();
+    tracing::error!(culprit = %evidence.culprit, offence = evidence.offence, ?messages, "evidence");
+}
+
+const ROUND_INPUTS_MAX: usize = 1024;
+const IDLE_WAIT: Duration = Duration::from_millis(1000);
+const BACKLOG_WAIT: Duration = Duration::from_millis(2);

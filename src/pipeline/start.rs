@@ -1,0 +1,402 @@
+//! Wires the stations: queues between them, a named thread for each, and what ends them.
+//!
+//! ```text
+//! thread      station                       queue in front (limit in types/limits.rs)
+//! verify-N    signature checks              groups of the pool
+//! batcher     mempool -> batch              the mempool itself
+//! votes       checks of peers' votes        VOTES_UNCHECKED_MAX
+//! batches     checks of peers' batches      BATCHES_UNCHECKED_MAX
+//! consensus   order                         CONSENSUS_INPUTS_MAX
+//! execute     execute                       ORDERED_BLOCKS_MAX
+//! commit      commit, publish               EXECUTED_BLOCKS_MAX
+//! catch-up    catch_up                      CATCH_UP_INPUTS_MAX
+//! ```
+//!
+//! A station that fails calls `fatal` once: the process must stop, since a write may be half done.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::bounded;
+
+use crate::chaincode::contracts::Contracts;
+use crate::consensus::CoreStatus;
+use crate::consensus::Plugin;
+use crate::consensus::Setup;
+use crate::consensus::Tuning;
+use crate::crypto::verify_pool::VerifyPool;
+use crate::ledger::Ledger;
+use crate::ledger::LedgerError;
+use crate::membership::directory::Directory;
+use crate::network::Inbox;
+use crate::network::Message;
+use crate::network::Transport;
+use crate::pipeline::admit::Admission;
+use crate::pipeline::catch_up::CatchUp;
+use crate::pipeline::catch_up::CatchUpInput;
+use crate::pipeline::commit::Commit;
+use crate::pipeline::execute::Executor;
+use crate::pipeline::execute::station::ExecuteStation;
+use crate::pipeline::execute::station::Work;
+use crate::pipeline::handle::Handle;
+use crate::pipeline::handle::Shared;
+use crate::pipeline::intake;
+use crate::pipeline::intake::Intake;
+use crate::pipeline::mempool::Mempool;
+use crate::pipeline::order::Order;
+use crate::pipeline::order::OrderInput;
+use crate::pipeline::order::Parts as OrderParts;
+use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::order::wal::Recovered;
+use crate::pipeline::order::wal::Wal;
+use crate::pipeline::order::wal::WalError;
+use crate::pipeline::publish::Publisher;
+use crate::pipeline::verification::Verification;
+use crate::signer::Signer;
+use crate::telemetry::metrics::Metrics;
+use crate::types::batch::Batch;
+use crate::types::codec::Decode;
+use crate::types::codec::Encode;
+use crate::types::genesis::Genesis;
+use crate::types::ids::ReplicaId;
+use crate::types::limits;
+use crate::types::verified::Verified;
+
+/// Called with the reason when a station fails; must end the process.
+pub type Fatal = Arc<dyn Fn(String) + Send + Sync>;
+
+/// The seat of a validator: its place, its keys, its log.
+pub struct Seat {
+    /// Place in the replica set.
+    pub me: ReplicaId,
+    /// Keys, behind the guard.
+    pub signer: Arc<dyn Signer>,
+    /// Directory of the write-ahead log.
+    pub directory: PathBuf,
+    /// Timings of the core.
+    pub tuning: Tuning,
+}
+
+/// Everything a pipeline is made of.
+pub struct Parts {
+    /// The network's document.
+    pub genesis: Arc<Genesis>,
+    /// Row of the consensus table.
+    pub plugin: &'static Plugin,
+    /// `None` makes an observer.
+    pub seat: Option<Seat>,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// Identities.
+    pub directory: Arc<Directory>,
+    /// Contracts.
+    pub contracts: Arc<Contracts>,
+    /// Signature checks.
+    pub pool: Arc<VerifyPool>,
+    /// Links.
+    pub transport: Arc<dyn Transport>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Ends the process.
+    pub fatal: Fatal,
+}
+
+/// Why a pipeline did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The write-ahead log failed.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The system refused a thread.
+    #[error("cannot start the thread {name}: {source}; raise the limit on tasks")]
+    Thread { name: &'static str, source: std::io::Error },
+}
+
+/// A started pipeline.
+pub struct Pipeline {
+    /// What the outside holds.
+    pub handle: Handle,
+    /// The receiving end for the network.
+    pub inbox: Arc<dyn Inbox>,
+    order: Sender<OrderInput>,
+    catch_up: Sender<CatchUpInput>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Brings the state up to the stored blocks, then starts every station.
+    pub fn start(parts: Parts) -> Result<Self, StartError> {
+        let chain = parts.genesis.chain_id();
+        let ledger = parts.ledger.clone();
+        let executor = replay(&parts)?;
+        let mempool = Arc::new(Mempool::default());
+        let bodies = Arc::new(Bodies::default());
+        let publisher = Arc::new(Publisher::new(ledger.clone(), mempool.clone()));
+        let verification = Arc::new(Verification {
+            chain,
+            replicas: Arc::new(parts.genesis.replicas.clone()),
+            plugin: parts.plugin,
+            directory: parts.directory.clone(),
+            pool: parts.pool.clone(),
+        });
+        let core = Arc::new(Mutex::new(CoreStatus::default()));
+        let (order, order_inputs) = bounded(limits::CONSENSUS_INPUTS_MAX);
+        let (work, work_inputs) = bounded(limits::ORDERED_BLOCKS_MAX);
+        let (finished, finished_inputs) = bounded(limits::EXECUTED_BLOCKS_MAX);
+        let (catch_up, catch_up_inputs) = bounded(limits::CATCH_UP_INPUTS_MAX);
+        let mut stations = Stations { fatal: parts.fatal.clone(), threads: Vec::new() };
+        let me = parts.seat.as_ref().map(|seat| seat.me);
+        let intake = match parts.seat {
+            None => (None, None),
+            Some(seat) => {
+                let links = Links {
+                    order: order.clone(),
+                    order_inputs,
+                    work: work.clone(),
+                    catch_up: catch_up.clone(),
+                };
+                let driver = Driver {
+                    genesis: &parts.genesis,
+                    plugin: parts.plugin,
+                    ledger: &ledger,
+                    transport: &parts.transport,
+                    mempool: &mempool,
+                    bodies: &bodies,
+                    verification: &verification,
+                    core: &core,
+                };
+                driver.start(seat, links, &mut stations)?
+            }
+        };
+        let execute = ExecuteStation { executor, chain, tip: ledger.tip(), finished };
+        stations.fallible("execute", move || execute.run(&work_inputs))?;
+        let commit = Commit {
+            ledger: ledger.clone(),
+            chain,
+            publisher: publisher.clone(),
+            order: order.clone(),
+        };
+        stations.fallible("commit", move || commit.run(&finished_inputs))?;
+        let follower =
+            CatchUp::new(ledger.clone(), parts.transport.clone(), verification.clone(), work);
+        stations.plain("catch-up", move || follower.run(&catch_up_inputs))?;
+        let inbox = Arc::new(Intake {
+            transport: parts.transport.clone(),
+            ledger: ledger.clone(),
+            bodies: bodies.clone(),
+            votes: intake.0,
+            batches: intake.1,
+            catch_up: catch_up.clone(),
+            dropped: Arc::new(AtomicU64::new(0)),
+        });
+        let directory = parts.directory;
+        let admission =
+            Admission::new(chain, ledger.clone(), directory.clone(), mempool.clone(), verification);
+        let handle = Handle(Arc::new(Shared {
+            genesis: parts.genesis,
+            chain,
+            me,
+            ledger,
+            directory,
+            contracts: parts.contracts,
+            admission,
+            mempool,
+            bodies,
+            publisher,
+            transport: parts.transport,
+            core,
+            metrics: parts.metrics,
+        }));
+        Ok(Self { handle, inbox, order, catch_up, threads: stations.threads })
+    }
+
+    /// Stops the stations in the order of the line and waits for them. What is durable stays
+    /// durable.
+    pub fn stop(self) {
+        self.handle.0.mempool.stop();
+        let _ = self.order.send(OrderInput::Stop);
+        let _ = self.catch_up.send(CatchUpInput::Stop);
+        let Self { handle, inbox, order, catch_up, threads } = self;
+        drop((handle, inbox, order, catch_up));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Executes stored blocks that the state does not hold yet; each root must equal the recorded one.
+fn replay(parts: &Parts) -> Result<Executor, StartError> {
+    let mut executor = Executor::new(
+        parts.ledger.clone(),
+        parts.directory.clone(),
+        parts.contracts.clone(),
+        parts.genesis.parameters,
+    )?;
+    for stored in parts.ledger.unapplied()? {
+        let (block, _) = stored?;
+        let executed = executor.execute(block)?;
+        parts.ledger.reapply(executed)?;
+    }
+    Ok(executor)
+}
+
+/// What the consensus driver is started from.
+struct Driver<'a> {
+    genesis: &'a Genesis,
+    plugin: &'static Plugin,
+    ledger: &'a Arc<Ledger>,
+    transport: &'a Arc<dyn Transport>,
+    mempool: &'a Arc<Mempool>,
+    bodies: &'a Arc<Bodies>,
+    verification: &'a Arc<Verification>,
+    core: &'a Arc<Mutex<CoreStatus>>,
+}
+
+struct Links {
+    order: Sender<OrderInput>,
+    order_inputs: Receiver<OrderInput>,
+    work: Sender<Work>,
+    catch_up: Sender<CatchUpInput>,
+}
+
+type IntakeQueues = (
+    Option<Sender<(crate::network::Peer, crate::consensus::Envelope)>>,
+    Option<Sender<(crate::network::Peer, bytes::Bytes)>>,
+);
+
+impl Driver<'_> {
+    fn start(
+        &self,
+        seat: Seat,
+        links: Links,
+        stations: &mut Stations,
+    ) -> Result<IntakeQueues, StartError> {
+        let chain = self.genesis.chain_id();
+        let (wal, recovered) = Wal::open(&seat.directory, chain)?;
+        let tip = self.ledger.tip();
+        let (_, checkpoint) = Commit::checkpoint(self.ledger, chain, tip.sequence);
+        self.recover_bodies(seat.me, &recovered)?;
+        let core = (self.plugin.build)(Setup {
+            chain,
+            me: seat.me,
+            replicas: Arc::new(self.genesis.replicas.clone()),
+            parameters: self.genesis.parameters,
+            tuning: seat.tuning,
+            tip,
+            checkpoint,
+            log: recovered.records,
+        });
+        let station = Order::new(OrderParts {
+            chain,
+            me: seat.me,
+            core,
+            wal,
+            signer: seat.signer,
+            transport: self.transport.clone(),
+            bodies: self.bodies.clone(),
+            mempool: self.mempool.clone(),
+            ordered: links.work,
+            catch_up: links.catch_up,
+            status: self.core.clone(),
+        });
+        let inputs = links.order_inputs;
+        stations.fallible("consensus", move || station.run(&inputs))?;
+        let (mempool, transport) = (self.mempool.clone(), self.transport.clone());
+        let (order, me) = (links.order.clone(), seat.me);
+        stations.plain("batcher", move || {
+            while let Some(batch) = mempool.next_batch(me) {
+                transport.broadcast(Message::Batch(batch.to_bytes()));
+                // Its transactions were checked one by one at admission.
+                let batch = Verified::by_checked_signatures(Arc::new(batch));
+                if order.send(OrderInput::Batch(batch)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let (votes, votes_queue) = bounded(limits::VOTES_UNCHECKED_MAX);
+        let (verification, order) = (self.verification.clone(), links.order.clone());
+        spawn("votes", move || intake::check_votes(&votes_queue, &verification, &order))?;
+        let (batches, batches_queue) = bounded(limits::BATCHES_UNCHECKED_MAX);
+        let (verification, order) = (self.verification.clone(), links.order);
+        stations.plain("batches", move || {
+            intake::check_batches(&batches_queue, &verification, &order)
+        })?;
+        Ok((Some(votes), Some(batches)))
+    }
+
+    /// Batches of the log that are not in a block yet; they were checked before they were logged.
+    fn recover_bodies(&self, me: ReplicaId, recovered: &Recovered) -> Result<(), StartError> {
+        for bytes in &recovered.batches {
+            let Ok(batch) = Batch::from_bytes(bytes) else { continue };
+            let mut fresh = false;
+            for tx in batch.transactions() {
+                fresh |= !self.ledger.contains(&tx.id())?;
+            }
+            let batch = Arc::new(batch);
+            self.bodies.offer(&batch, true);
+            match fresh {
+                false => {
+                    self.bodies.deliver(&batch.id());
+                }
+                true if batch.author() == me => self.mempool.recovered(&batch),
+                true => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Threads started so far.
+struct Stations {
+    fatal: Fatal,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stations {
+    fn plain(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StartError> {
+        let thread = spawn(name, run)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    fn fallible<E: std::error::Error>(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let fatal = self.fatal.clone();
+        self.plain(name, move || {
+            if let Err(error) = run() {
+                let mut text = error.to_string();
+                let mut cause = error.source();
+                while let Some(source) = cause {
+                    text = format!("{text}: {source}");
+                    cause = source.source();
+                }
+                fatal(text);
+            }
+        })
+    }
+}
+
+/// A named thread. One that is not kept in `Stations` ends with its queue, when the network lets go of it.
+fn spawn(
+    name: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|source| StartError::Thread { name, source })
+}

@@ -1,0 +1,177 @@
+//! Signatures of everything that comes from outside: the one place, beside admission, where
+//! `Verified` is made.
+//!
+//! * consensus messages: every claim the plug-in lists, nested ones included; one bad one refuses
+//!   the message;
+//! * batches: every transaction under the certificate of its creator, which the batch carries;
+//! * blocks of others: the quorum certificate over the header's hash.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+
+use crate::consensus::Claim;
+use crate::consensus::Envelope;
+use crate::consensus::Plugin;
+use crate::crypto::prepared::PreparedKey;
+use crate::crypto::routing::Verdicts;
+use crate::crypto::verify_pool::OwnedCheck;
+use crate::crypto::verify_pool::VerifyPool;
+use crate::crypto::verify_pool::verify_group;
+use crate::membership::directory::Directory;
+use crate::membership::identity::Identity;
+use crate::pipeline::refusal::Refusal;
+use crate::types::batch::Batch;
+use crate::types::block::Block;
+use crate::types::block::Tip;
+use crate::types::codec::Decode;
+use crate::types::codec::Encode;
+use crate::types::ids::CertificateId;
+use crate::types::ids::ChainId;
+use crate::types::limits;
+use crate::types::replica_set::ReplicaSet;
+use crate::types::transaction::Transaction;
+use crate::types::verified::Verified;
+use crate::types::vote;
+
+/// Checks signatures against the network's identities.
+pub struct Verification {
+    /// The network.
+    pub chain: ChainId,
+    /// The replicas whose votes count.
+    pub replicas: Arc<ReplicaSet>,
+    /// The consensus plug-in, which knows what its messages claim.
+    pub plugin: &'static Plugin,
+    /// Identities of creators.
+    pub directory: Arc<Directory>,
+    /// Threads that check.
+    pub pool: Arc<VerifyPool>,
+}
+
+impl Verification {
+    /// The key of an identity, parsed.
+    pub fn key(&self, identity: &Identity) -> Arc<PreparedKey> {
+        self.pool.crypto().key(&identity.key)
+    }
+
+    /// Checks a group on the pool; the answer comes from one of its threads, or at once and as an
+    /// error when the pool's queue is full.
+    pub fn check(
+        &self,
+        group: Vec<OwnedCheck>,
+        done: impl FnOnce(Result<Verdicts, Refusal>) + Send + 'static,
+    ) {
+        let done = Arc::new(Mutex::new(Some(done)));
+        let answer = done.clone();
+        let take = |slot: &Mutex<Option<_>>| slot.lock().expect("taken once, without panic").take();
+        let submitted = self.pool.submit(
+            group,
+            Box::new(move |verdicts| {
+                if let Some(done) = take(&answer) {
+                    done(Ok(verdicts));
+                }
+            }),
+        );
+        if submitted.is_err()
+            && let Some(done) = take(&done)
+        {
+            let retry_after_ms = limits::BUSY_RETRY_MS;
+            done(Err(Refusal::Busy { what: "the queue of signature checks", retry_after_ms }));
+        }
+    }
+
+    /// A consensus message whose every signature holds.
+    pub fn envelope(&self, envelope: Envelope) -> Result<Verified<Envelope>, String> {
+        let claims = (self.plugin.claims)(&self.chain, &envelope).map_err(|e| e.to_string())?;
+        self.claims(claims)?;
+        Ok(Verified::by_checked_signatures(envelope))
+    }
+
+    /// Checks that a fetched block extends `tip` and is final.
+    pub fn block(&self, tip: &Tip, block: &Block) -> Result<(), String> {
+        let header = &block.header;
+        let follows = header.chain == self.chain
+            && header.height.0 == tip.height.0 + 1
+            && header.previous == tip.hash
+            && header.sequence > tip.sequence
+            && header.time_ms > tip.time_ms;
+        if !follows {
+            return Err(format!("block {} does not extend our chain", header.height));
+        }
+        let certificate = &block.certificate;
+        certificate.check_shape(&self.replicas).map_err(|e| e.to_string())?;
+        let text = vote::signed_text(&self.chain, &certificate.vote.to_bytes());
+        let claims = certificate.signatures.iter().map(|(replica, signature)| Claim {
+            replica: *replica,
+            text: text.clone(),
+            signature: *signature,
+        });
+        self.claims(claims.collect())
+    }
+
+    /// Checks a peer's batch on the pool and hands it on from one of its threads.
+    pub fn batch(
+        &self,
+        bytes: &Bytes,
+        done: impl FnOnce(Result<Verified<Arc<Batch>>, String>) + Send + 'static,
+    ) {
+        let (batch, group) = match self.batch_signatures(bytes) {
+            Ok(parts) => parts,
+            Err(reason) => return done(Err(reason)),
+        };
+        self.check(group, move |verdicts| {
+            done(match verdicts {
+                Err(busy) => Err(busy.to_string()),
+                Ok(verdicts) => match verdicts.invalid().first() {
+                    Some(at) => Err(format!("transaction {at} of the batch has a bad signature")),
+                    None => Ok(Verified::by_checked_signatures(Arc::new(batch))),
+                },
+            });
+        });
+    }
+
+    fn batch_signatures(&self, bytes: &Bytes) -> Result<(Batch, Vec<OwnedCheck>), String> {
+        let batch = Batch::from_bytes(bytes).map_err(|e| e.to_string())?;
+        if self.replicas.get(batch.author()).is_none() {
+            return Err(format!("author {} is no replica", batch.author()));
+        }
+        let mut creators: Vec<(CertificateId, Arc<PreparedKey>)> = Vec::new();
+        for der in batch.certificates() {
+            let identity = self.directory.identify(der).map_err(|e| e.to_string())?;
+            creators.push((identity.certificate, self.key(&identity)));
+        }
+        creators.sort_by_key(|(id, _)| *id);
+        let mut group = Vec::with_capacity(batch.transactions().len());
+        for tx in batch.transactions() {
+            if tx.payload().chain != self.chain {
+                return Err("a transaction of another chain".into());
+            }
+            let creator = tx.payload().creator;
+            let at = creators
+                .binary_search_by_key(&creator, |(id, _)| *id)
+                .map_err(|_| "a creator's certificate is missing".to_owned())?;
+            group.push(transaction(tx, &creators[at].1));
+        }
+        Ok((batch, group))
+    }
+
+    fn claims(&self, claims: Vec<Claim>) -> Result<(), String> {
+        let mut checks = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let replica = self.replicas.get(claim.replica);
+            let replica = replica.ok_or_else(|| format!("{} is no replica", claim.replica))?;
+            let key = self.pool.crypto().key(&replica.key);
+            checks.push(OwnedCheck { key, message: claim.text, signature: claim.signature });
+        }
+        match verify_group(self.pool.crypto(), &checks).all_valid() {
+            true => Ok(()),
+            false => Err("a signature does not hold".into()),
+        }
+    }
+}
+
+/// The check of a transaction under its creator's key.
+pub fn transaction(tx: &Transaction, key: &Arc<PreparedKey>) -> OwnedCheck {
+    OwnedCheck { key: key.clone(), message: tx.signed_bytes().clone(), signature: *tx.signature() }
+}
