@@ -144,24 +144,3 @@ fn execute_transaction(tx: &Transaction) -> (Receipt, WriteSet) {
     };
     (receipt, writes)
 }
-
-/// Block number `height` of the test chain: five transactions over a few keys, with overwrites
-/// within the block, deletes and failures; the same on every run.
-pub fn chain_block(genesis: &Genesis, tip: &Tip) -> ExecutedBlock {
-    let height = tip.height.0 + 1;
-    let txs = (0..5u64)
-        .map(|n| {
-            let nonce = height * 10 + n;
-            let a = format!("k{}", nonce * 7 % 40);
-            let b = format!("k{}", nonce * 11 % 40);
-            let value = format!("v{nonce}");
-            let second = (nonce % 3 != 0).then_some(value.as_str());
-            let mut writes = vec![(a.as_str(), Some(value.as_str())), (b.as_str(), second)];
-            if nonce % 5 == 4 {
-                writes.push(("!", None));
-            }
-            transaction(genesis, nonce, &writes)
-        })
-        .collect();
-    execute(block(genesis, tip, txs, 2))
-}

@@ -30,9 +30,9 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::chain_fixture::chain_block;
 use crate::chain_fixture::execute;
 use crate::chain_fixture::genesis;
+use crate::ledger::chain_block;
 
 const WORK_IN: &str = "OBELISK_TEST_CRASH_DIRECTORY";
 const STORE: &str = "OBELISK_TEST_CRASH_STORE";

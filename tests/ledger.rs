@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use obelisk::ledger::Divergence;
 use obelisk::ledger::ExecutedBlock;
 use obelisk::ledger::Ledger;
 use obelisk::ledger::LedgerError;
@@ -15,6 +16,7 @@ use obelisk::storage::faulty::FaultPlan;
 use obelisk::storage::faulty::FaultyKv;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::storage::tables::Table;
+use obelisk::types::block::Tip;
 use obelisk::types::digest::Digest;
 use obelisk::types::genesis::Genesis;
 use obelisk::types::ids::CertificateId;
@@ -25,7 +27,6 @@ use obelisk::types::receipt::BlockResult;
 
 use crate::chain_fixture::block;
 use crate::chain_fixture::certificate;
-use crate::chain_fixture::chain_block;
 use crate::chain_fixture::execute;
 use crate::chain_fixture::genesis;
 use crate::chain_fixture::key;
@@ -33,6 +34,27 @@ use crate::chain_fixture::transaction;
 
 const SMALL: SegmentSizes =
     SegmentSizes { segment_bytes: 16 << 10, preallocated_bytes: 4096, verified_bytes: 1 << 30 };
+
+/// Block number `height` of the test chain: five transactions over a few keys, with overwrites
+/// within the block, deletes and failures; the same on every run.
+pub fn chain_block(genesis: &Genesis, tip: &Tip) -> ExecutedBlock {
+    let height = tip.height.0 + 1;
+    let txs = (0..5u64)
+        .map(|n| {
+            let nonce = height * 10 + n;
+            let a = format!("k{}", nonce * 7 % 40);
+            let b = format!("k{}", nonce * 11 % 40);
+            let value = format!("v{nonce}");
+            let second = (!nonce.is_multiple_of(3)).then_some(value.as_str());
+            let mut writes = vec![(a.as_str(), Some(value.as_str())), (b.as_str(), second)];
+            if nonce % 5 == 4 {
+                writes.push(("!", None));
+            }
+            transaction(genesis, nonce, &writes)
+        })
+        .collect();
+    execute(block(genesis, tip, txs, 2))
+}
 
 fn open(dir: &Path, kv: Arc<dyn Kv>) -> Result<Ledger, LedgerError> {
     Ledger::open_sized(dir, &genesis("test"), kv, SMALL)
@@ -314,9 +336,8 @@ fn another_result_is_a_divergence() {
             }
         }
         let error = ledger.reapply(other).expect_err("refused");
-        let LedgerError::Divergence { height, recorded, computed } = &error else {
-            panic!("{error}")
-        };
+        let LedgerError::Divergence(divergence) = &error else { panic!("{error}") };
+        let Divergence { height, recorded, computed } = &**divergence;
         assert_eq!((*height, recorded.state), (Height(2), results[1].state_root));
         assert_eq!(computed.state == recorded.state, receipt_only);
         assert!(error.to_string().contains(&recorded.receipts.to_string()));
@@ -337,7 +358,7 @@ fn lost_blocks_and_changed_state_are_named_at_open() {
     batch.put(Table::State, b"\x05assetk1".as_slice(), b"forged".as_slice());
     changed.write(batch).expect("written");
     let error = open(dir.path(), Arc::new(changed)).expect_err("a changed value");
-    assert!(matches!(error, LedgerError::Divergence { height: Height(3), .. }), "{error}");
+    assert!(matches!(&error, LedgerError::Divergence(at) if at.height == Height(3)), "{error}");
     for file in segment_files(dir.path()) {
         fs::remove_file(file).expect("removed");
     }

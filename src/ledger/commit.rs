@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::ledger::ExecutedBlock;
 use crate::ledger::Ledger;
+use crate::ledger::error::Divergence;
 use crate::ledger::error::LedgerError;
 use crate::ledger::error::Roots;
 use crate::ledger::read_write_set::StateKey;
@@ -96,7 +97,7 @@ impl Ledger {
             let recorded = Roots { state: recorded.state_root, receipts: recorded.receipts_root };
             let computed = prepared.applied.roots;
             if recorded != computed {
-                return Err(LedgerError::Divergence { height, recorded, computed });
+                return Err(Divergence { height, recorded, computed }.into());
             }
             self.apply(prepared, &mut certificates)
         })

@@ -25,6 +25,18 @@ impl fmt::Display for Roots {
     }
 }
 
+/// Two computations of one block that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("divergence at height {height}: recorded {recorded}; computed {computed}")]
+pub struct Divergence {
+    /// The block.
+    pub height: Height,
+    /// What was recorded when the block was committed.
+    pub recorded: Roots,
+    /// What came out now.
+    pub computed: Roots,
+}
+
 /// Why the ledger refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -66,14 +78,17 @@ pub enum LedgerError {
     )]
     BlocksLost { applied: Height, stored: Height },
     /// Two computations of one block differ.
-    #[error(
-        "ledger: divergence at height {height}: recorded {recorded}; computed {computed}; this \
-         node must not vote until its state is rebuilt from its peers"
-    )]
-    Divergence { height: Height, recorded: Roots, computed: Roots },
+    #[error("ledger: {0}; this node must not vote until its state is rebuilt from its peers")]
+    Divergence(Box<Divergence>),
     /// An earlier failure left memory and disk apart.
     #[error("ledger: stopped by an earlier failure; restart the process")]
     Stopped,
+}
+
+impl From<Divergence> for LedgerError {
+    fn from(divergence: Divergence) -> Self {
+        Self::Divergence(Box::new(divergence))
+    }
 }
 
 impl LedgerError {

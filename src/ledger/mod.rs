@@ -55,6 +55,7 @@ use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
 use crate::types::receipt::Receipt;
 
+pub use crate::ledger::error::Divergence;
 pub use crate::ledger::error::LedgerError;
 pub use crate::ledger::error::Roots;
 pub use crate::ledger::reads::Proven;

@@ -13,6 +13,7 @@ use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
 
 use crate::ledger::Ledger;
+use crate::ledger::error::Divergence;
 use crate::ledger::error::LedgerError;
 use crate::ledger::error::Roots;
 use crate::ledger::reads;
@@ -60,7 +61,7 @@ pub(crate) fn open(
     if tree.root() != applied.roots.state {
         let (height, recorded) = (applied.tip.height, applied.roots);
         let computed = Roots { state: tree.root(), receipts: recorded.receipts };
-        return Err(LedgerError::Divergence { height, recorded, computed });
+        return Err(Divergence { height, recorded, computed }.into());
     }
     let recent = recent_ids(&segments, applied.tip.height)?;
     Ok(Ledger {
@@ -122,7 +123,7 @@ fn check_recorded(segments: &Segments, applied: &Applied) -> Result<(), LedgerEr
     let recorded = Roots { state: result.state_root, receipts: result.receipts_root };
     if recorded != applied.roots {
         let computed = applied.roots;
-        return Err(LedgerError::Divergence { height, recorded, computed });
+        return Err(Divergence { height, recorded, computed }.into());
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::storage::WriteBatch;
 use crate::storage::tables::Table;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// Ordered tables in memory.
 #[derive(Debug, Default)]
@@ -98,7 +99,7 @@ impl Kv for MemoryKv {
 }
 
 /// `None` for a range that holds nothing: `BTreeMap::range` panics on one that runs backwards.
-fn range<'a>(start: &'a [u8], end: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+fn range<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
     if end.is_empty() {
         return Some((Bound::Included(start), Bound::Unbounded));
     }

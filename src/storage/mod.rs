@@ -123,6 +123,9 @@ impl Default for RocksSizing {
     }
 }
 
+/// Opens or creates a store in a directory.
+pub type OpenStore = fn(&Path, &RocksSizing) -> Result<Arc<dyn Kv>, StorageError>;
+
 /// One store that can be configured.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreRow {
@@ -131,7 +134,7 @@ pub struct StoreRow {
     /// True where content survives the process.
     pub durable: bool,
     /// Opens or creates the store in a directory.
-    pub open: fn(&Path, &RocksSizing) -> Result<Arc<dyn Kv>, StorageError>,
+    pub open: OpenStore,
 }
 
 /// Every store of this build; `conformance` proves the contract over each row.

@@ -16,6 +16,9 @@
 //! read later; RocksDB's own "corruption" becomes `StorageError::Damaged` naming the directory and
 //! RocksDB's words, which name the file.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
