@@ -2,5 +2,6 @@
 
 mod chain_fixture;
 mod crash;
+mod guard;
 mod ledger;
 mod tidy;

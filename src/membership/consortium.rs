@@ -321,11 +321,7 @@ impl Made {
         };
         let (enrolment, tls) =
             issue().map_err(|source| ConsortiumError::Authority { subject, source })?;
-        Ok(Self {
-            key,
-            enrolment: KeyPair { certificate: enrolment, key: pkcs8 },
-            tls: KeyPair { certificate: tls, key: tls_pkcs8 },
-        })
+        Ok(Self { key, enrolment: new_pair(enrolment, pkcs8), tls: new_pair(tls, tls_pkcs8) })
     }
 
     fn store(
@@ -346,6 +342,10 @@ impl Made {
         .store(&folder)?;
         Ok(Member { organisation, name: member.name.clone(), role: member.role, folder })
     }
+}
+
+fn new_pair(certificate: Bytes, key: Zeroizing<Vec<u8>>) -> KeyPair {
+    KeyPair { certificate, key, folder: PathBuf::new() }
 }
 
 /// Makes an organisation's authority and its folder.

@@ -61,6 +61,8 @@ pub struct KeyPair {
     pub certificate: Bytes,
     /// PKCS#8 DER.
     pub key: Zeroizing<Vec<u8>>,
+    /// The folder it was read from, for error messages; empty for a new one.
+    pub folder: PathBuf,
 }
 
 /// Why a folder cannot be used.
@@ -141,7 +143,8 @@ impl KeyPair {
     /// Reads `cert.pem` and `key.pem` of a folder.
     pub fn load(folder: &Path) -> Result<Self, MspError> {
         let certificate = read_certificate(&folder.join("cert.pem"))?;
-        Ok(Self { certificate, key: read_key(&folder.join("key.pem"))? })
+        let key = read_key(&folder.join("key.pem"))?;
+        Ok(Self { certificate, key, folder: folder.to_owned() })
     }
 
     /// Writes `cert.pem` and `key.pem` into a folder.
@@ -157,10 +160,13 @@ impl KeyPair {
 
     /// The key, ready to sign; it must be the one that the certificate names.
     pub fn signing_key(&self, crypto: &Crypto) -> Result<Arc<dyn SigningKey>, MspError> {
-        let path = PathBuf::from("key.pem");
-        let named = certificate::parse(&self.certificate)
-            .map_err(|source| MspError::Certificate { path: "cert.pem".into(), source })?
-            .key;
+        let path = self.folder.join("key.pem");
+        let named = match certificate::parse(&self.certificate) {
+            Ok(certificate) => certificate.key,
+            Err(source) => {
+                return Err(MspError::Certificate { path: self.folder.join("cert.pem"), source });
+            }
+        };
         let key = match crypto.load(named.algorithm(), &self.key) {
             Ok(key) => key,
             Err(source) => return Err(MspError::Key { path, source }),

@@ -1,3 +1,5 @@
+//! The slot guard against a model, torn and damaged logs, and failing disks.
+
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -316,6 +318,45 @@ fn the_record_is_durable_before_the_key_is_used() {
     let signed = signer.sign(&[prepare(1, 1), prepare(2, 1), prepare(1, 2)]);
     assert!(signed[0].is_ok() && signed[1].is_ok() && signed[2].is_err());
     assert_eq!(*events.lock().unwrap(), ["write", "sync", "sign", "sign"]);
+}
+
+/// A key whose signature says which text it signed.
+struct EchoKey(PublicKey);
+
+impl SigningKey for EchoKey {
+    fn sign(&self, message: &[u8]) -> Result<Signature, CryptoError> {
+        let digest = Digest::of(&[message]).0;
+        Ok(Signature([digest, digest].concat().try_into().unwrap()))
+    }
+
+    fn public_key(&self) -> &PublicKey {
+        &self.0
+    }
+}
+
+/// Aim: threads that ask for different texts on the same slots get one text signed per slot.
+#[test]
+fn racing_threads_get_one_text_per_slot() {
+    let dir = TempDir::new().unwrap();
+    let key = Arc::new(EchoKey(public_key()));
+    let signer = EmbeddedSigner::new(create(&dir), key).unwrap();
+    let signed = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for content in 0..4u8 {
+            let (signer, signed) = (&signer, &signed);
+            scope.spawn(move || {
+                for sequence in 1..30 {
+                    for signature in
+                        signer.sign(&[prepare(sequence, content)]).into_iter().flatten()
+                    {
+                        let other = signed.lock().unwrap().insert(sequence, signature);
+                        assert!(other.is_none_or(|other| other == signature));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(signed.into_inner().unwrap().len(), 29);
 }
 
 /// Aim: after a failed write or sync nothing is cleared any more, not even what was signed before.
