@@ -301,7 +301,7 @@ pub struct Plugin {
 }
 
 /// All consensus plug-ins.
-pub const PLUGINS: &[Plugin] = &[noops::ROW];
+pub const PLUGINS: &[Plugin] = &[pbft::PLUGIN, noops::ROW];
 
 /// The row of that name.
 pub fn plugin(name: &str) -> Option<&'static Plugin> {

@@ -1,0 +1,294 @@
+//! Floor 2: PBFT's timers: when to suspect the primary, when to send again, when to fill an idle
+//! network.
+//!
+//! | timer | armed while | fires |
+//! | --- | --- | --- |
+//! | Request | the view is active and something known is not delivered; again at each delivery | suspect the primary |
+//! | ViewChange | a quorum demands this view or a higher one, and it has not begun | demand the next view |
+//! | Retransmit | something is unfinished | a tick: status, fetches, catch-up, fairness |
+//! | NullRequest | primary of an active view; again at each proposal | propose a null request |
+//!
+//! The Request and ViewChange waits double with each view that fails, up to `timeout_ms_max`, and
+//! shrink again after progress. Request alone would let a primary live that leaves out one batch,
+//! or that proposes just often enough; two rules counted in ticks replace it too: the oldest batch
+//! was overtaken by much younger ones, or the pipe stood empty too often while batches waited.
+//!
+//! A replica does not suspect while it hears too few others to form a quorum (it is cut off), while
+//! it is behind, or while its own execution or the watermark holds the pipe.
+//!
+//! Source: Castro and Liskov 1999, section 4.5.2; for the second rule's reason, Clement et al.,
+//! "Making Byzantine Fault Tolerant Systems Tolerate Byzantine Faults", NSDI 2009.
+
+use std::collections::BTreeSet;
+
+use crate::consensus::Effect;
+use crate::consensus::Timer;
+use crate::consensus::pbft::Pbft;
+use crate::consensus::pbft::batches::Pending;
+use crate::types::ids::ReplicaId;
+use crate::types::ids::SequenceNumber;
+use crate::types::ids::View;
+use crate::types::limits;
+
+/// What the timers remember.
+#[derive(Debug)]
+pub struct Pace {
+    /// Retransmission ticks so far.
+    pub tick: u64,
+    /// Statuses sent so far: rotates who is asked.
+    pub asked: u64,
+    /// False where the null request timer must begin again: something was proposed.
+    pub null_due: bool,
+    /// Replicas heard since the Request timer last fired.
+    pub heard: BTreeSet<ReplicaId>,
+    armed: BTreeSet<Timer>,
+    waiting_for_view: Option<View>,
+    failures: u32,
+    streak: u32,
+    progress: bool,
+    restart_request: bool,
+    tip_at_tick: SequenceNumber,
+    low_at_tick: SequenceNumber,
+    stalled_ticks: u64,
+    empty_pipe: u64,
+    newest_delivered: u64,
+}
+
+impl Pace {
+    /// At rest.
+    pub fn new(tip: SequenceNumber) -> Self {
+        Self {
+            tick: 0,
+            asked: 0,
+            null_due: true,
+            heard: BTreeSet::new(),
+            armed: BTreeSet::new(),
+            waiting_for_view: None,
+            failures: 0,
+            streak: 0,
+            progress: true,
+            restart_request: false,
+            tip_at_tick: tip,
+            low_at_tick: SequenceNumber(0),
+            stalled_ticks: 0,
+            empty_pipe: 0,
+            newest_delivered: 0,
+        }
+    }
+
+    /// A sequence number was delivered.
+    pub fn on_delivered(&mut self) {
+        self.progress = true;
+        self.restart_request = true;
+        self.streak += 1;
+        if self.streak >= DELIVERIES_PER_DECAY {
+            self.streak = 0;
+            self.failures = self.failures.saturating_sub(1);
+        }
+    }
+
+    /// A batch in custody was delivered.
+    pub fn on_batch_delivered(&mut self, pending: Option<Pending>) {
+        if let Some(pending) = pending {
+            self.newest_delivered = self.newest_delivered.max(pending.tick);
+        }
+    }
+
+    /// A view began: its primary starts with a clean record.
+    pub fn on_new_view(&mut self) {
+        self.restart_request = true;
+        self.empty_pipe = 0;
+        self.newest_delivered = 0;
+        self.heard.clear();
+    }
+
+    /// A view failed before it delivered anything: the next one gets twice the time.
+    fn on_view_failed(&mut self) {
+        if !self.progress {
+            self.failures = (self.failures + 1).min(FAILURES_MAX);
+        }
+        self.progress = false;
+        self.streak = 0;
+        self.empty_pipe = 0;
+    }
+}
+
+impl Pbft {
+    /// A timer ran out.
+    pub(super) fn on_timer(&mut self, timer: Timer, effects: &mut Vec<Effect>) {
+        self.pace.armed.remove(&timer);
+        match timer {
+            Timer::Request => self.on_request_timeout(effects),
+            Timer::ViewChange => {
+                self.pace.waiting_for_view = None;
+                if !self.view_active {
+                    self.demand_next_view(effects);
+                }
+            }
+            Timer::Retransmit => self.on_tick(effects),
+            Timer::NullRequest => {
+                self.pace.null_due = false;
+                self.propose_null(effects);
+            }
+            Timer::Plugin(_) => {}
+        }
+    }
+
+    /// Arms and disarms timers after each input, by what is now the case.
+    pub(super) fn settle_timers(&mut self, effects: &mut Vec<Effect>) {
+        let waits = self.view_active && (!self.batches.is_empty() || self.has_undelivered());
+        let restart = std::mem::take(&mut self.pace.restart_request);
+        let request_ms = self.grown(self.tuning.request_timeout_ms);
+        self.settle(Timer::Request, waits, restart, request_ms, effects);
+
+        let demanded = !self.view_active && self.view_change_has_quorum();
+        let other_view = self.pace.waiting_for_view != Some(self.view);
+        let view_ms = self.grown(self.tuning.view_change_timeout_ms);
+        self.settle(Timer::ViewChange, demanded, other_view, view_ms, effects);
+        self.pace.waiting_for_view = demanded.then_some(self.view);
+
+        let unfinished = waits || self.is_unfinished();
+        self.settle(Timer::Retransmit, unfinished, false, self.tuning.retransmit_ms, effects);
+
+        let null_ms = self.tuning.null_request_ms;
+        let primary = self.view_active && self.replicas.primary(self.view) == self.me;
+        let proposed = !std::mem::replace(&mut self.pace.null_due, true);
+        self.settle(Timer::NullRequest, primary && null_ms > 0, proposed, null_ms, effects);
+    }
+
+    fn settle(
+        &mut self,
+        timer: Timer,
+        wanted: bool,
+        restart: bool,
+        after_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let armed = self.pace.armed.contains(&timer);
+        if wanted && (!armed || restart) {
+            self.pace.armed.insert(timer);
+            effects.push(Effect::Arm { timer, after_ms: after_ms.max(1) });
+        } else if !wanted && armed {
+            self.pace.armed.remove(&timer);
+            effects.push(Effect::Disarm(timer));
+        }
+    }
+
+    fn on_request_timeout(&mut self, effects: &mut Vec<Effect>) {
+        let connected = self.hears_quorum();
+        self.pace.heard.clear();
+        let blameless = self.is_behind() || self.is_held_back();
+        if self.view_active && connected && !blameless {
+            self.demand_next_view(effects);
+        }
+    }
+
+    fn demand_next_view(&mut self, effects: &mut Vec<Effect>) {
+        let Some(next) = self.view.next() else { return };
+        self.pace.on_view_failed();
+        self.start_view_change(next, effects);
+    }
+
+    fn on_tick(&mut self, effects: &mut Vec<Effect>) {
+        self.pace.tick += 1;
+        let tip = self.tip.sequence;
+        let stalled = tip == self.pace.tip_at_tick;
+        self.pace.stalled_ticks = if stalled { self.pace.stalled_ticks + 1 } else { 0 };
+        let unproven = self.checkpoints.own_above(self.log.low()).next().is_some()
+            && self.log.low() == self.pace.low_at_tick;
+        self.pace.tip_at_tick = tip;
+        self.pace.low_at_tick = self.log.low();
+        if !self.view_active {
+            self.repeat_view_change(effects);
+        }
+        self.fetch_missing(effects);
+        if self.pace.stalled_ticks >= STALLED_TICKS_BEFORE_CATCH_UP {
+            self.catch_up(effects);
+        }
+        let oldest = self.batches.in_order().next().map(|p| p.tick);
+        let waiting = oldest.is_some_and(|tick| tick + 2 < self.pace.tick);
+        if stalled || unproven || waiting || self.is_behind() || !self.view_active {
+            self.send_status(effects);
+        }
+        if self.view_active && self.primary_is_unfair(oldest) && self.hears_quorum() {
+            self.demand_next_view(effects);
+        }
+    }
+
+    /// The two rules for a primary that makes progress, but not for all or not enough.
+    fn primary_is_unfair(&mut self, oldest: Option<u64>) -> bool {
+        let retransmit_ms = self.tuning.retransmit_ms.max(1);
+        let patience = self.grown(self.tuning.request_timeout_ms).div_ceil(retransmit_ms).max(2);
+        let (Some(oldest), false) = (oldest, self.is_behind() || self.is_held_back()) else {
+            self.pace.empty_pipe = self.pace.empty_pipe.saturating_sub(1);
+            return false;
+        };
+        let empty = oldest < self.pace.tick.saturating_sub(1) && !self.has_undelivered();
+        self.pace.empty_pipe = match empty {
+            true => self.pace.empty_pipe + 1,
+            false => self.pace.empty_pipe.saturating_sub(1),
+        };
+        let overtaken = self.pace.newest_delivered >= oldest + patience
+            && self.pace.tick >= oldest + 2 * patience;
+        overtaken || self.pace.empty_pipe >= 2 * patience
+    }
+
+    /// Sends the own view-change again, as it was signed.
+    fn repeat_view_change(&self, effects: &mut Vec<Effect>) {
+        match self.view_changes.get(&self.me).filter(|(_, m)| m.view == self.view) {
+            Some((envelope, _)) => {
+                let others = self.others(self.replicas.iter().map(|(id, _)| id));
+                effects.extend(
+                    others.into_iter().map(|to| Effect::Forward { to, message: envelope.clone() }),
+                );
+            }
+            None => {
+                let own = self.own_view_change.clone();
+                effects.extend(own.map(|body| Effect::Broadcast(self.view_change_draft(body))));
+            }
+        }
+    }
+
+    /// Assigned, and not delivered.
+    fn has_undelivered(&self) -> bool {
+        self.log.above(self.tip.sequence).any(|(_, e)| e.assignment.is_some())
+    }
+
+    /// Anything that a retransmission may help.
+    fn is_unfinished(&self) -> bool {
+        let tip = self.tip.sequence;
+        let weak = self.replicas.weak_quorum();
+        !self.view_active
+            || self.is_behind()
+            || !self.finals.is_empty()
+            || self.checkpoints.own_above(self.log.low()).next().is_some()
+            || self.ahead.values().any(|n| *n > tip)
+            || self.early.iter().any(|((_, n), early)| *n > tip && early.view >= self.view)
+            || self.log.above(tip).any(|(_, e)| e.prepares.len() >= weak || e.commits.len() >= weak)
+    }
+
+    /// True while this replica's execution or the high watermark, not the primary, holds the pipe.
+    fn is_held_back(&self) -> bool {
+        let tip = self.tip.sequence.0;
+        tip - self.executed.0.min(tip) >= limits::ORDERED_BLOCKS_MAX as u64 / 2
+            || tip >= self.log.high().0
+    }
+
+    fn hears_quorum(&self) -> bool {
+        let mut heard = self.pace.heard.clone();
+        heard.insert(self.me);
+        heard.len() >= self.replicas.quorum()
+    }
+
+    fn grown(&self, base_ms: u64) -> u64 {
+        let cap = self.tuning.timeout_ms_max.max(base_ms);
+        base_ms.saturating_mul(1 << self.pace.failures).min(cap)
+    }
+}
+
+/// Deliveries in a row after which the waits shrink by half.
+const DELIVERIES_PER_DECAY: u32 = 8;
+/// Doublings are counted up to here; the cap of the configuration is reached long before.
+const FAILURES_MAX: u32 = 20;
+/// Ticks without delivery after which blocks are asked for where others are ahead.
+const STALLED_TICKS_BEFORE_CATCH_UP: u64 = 2;
