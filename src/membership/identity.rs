@@ -115,7 +115,8 @@ impl Role {
 }
 
 impl Purpose {
-    fn described(self) -> &'static str {
+    /// The kind of certificate, for messages.
+    pub fn described(self) -> &'static str {
         match self {
             Self::Enrolment => "an enrolment certificate",
             Self::Tls => "a TLS certificate",

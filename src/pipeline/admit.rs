@@ -147,8 +147,11 @@ impl Admission {
             return Err(Refusal::BadCertificate(text));
         }
         if !execute::may_submit(identity) {
-            let role = identity.role.name();
-            let text = format!("role {role} may not submit; use a client's or an admin's identity");
+            let (role, kind) = (identity.role.name(), identity.purpose.described());
+            let text = format!(
+                "role {role} with {kind} may not submit; use a client's or an admin's enrolment \
+                 certificate"
+            );
             return Err(Refusal::Unauthorised(text));
         }
         self.mempool.reserve(tx)?;

@@ -19,8 +19,9 @@
 //!
 //! A lost log is not made again silently: `open` refuses where it is missing. A restored old copy
 //! of the log cannot be recognised from the file alone; `identity` and `fencing_epoch` are what
-//! peers compare. Slots far below the stable checkpoint are forgotten on the caller's word and
-//! refused from then on.
+//! peers compare. Slots far below the newest signed sequence number, or below what the caller says
+//! is stable, are forgotten and refused from then on: memory and log stay bounded, and forgetting
+//! can only refuse too much, never sign twice.
 
 mod disk;
 mod format;
@@ -118,6 +119,8 @@ pub struct SlotGuard {
     header: Header,
     /// What was signed, above the floor.
     slots: BTreeMap<Slot, Digest>,
+    /// The highest sequence number among them, or forgotten.
+    newest: Option<SequenceNumber>,
     /// Offset behind the last record.
     end: u64,
     /// Length of the file; zero from `end` on.
@@ -169,6 +172,7 @@ impl SlotGuard {
             text_prefix: vote::signed_text(&header.chain, &[]),
             header,
             slots: BTreeMap::new(),
+            newest: None,
             end: HEADER_BYTES as u64,
             allocated: bytes.len() as u64,
             append: Append::default(),
@@ -206,6 +210,7 @@ impl SlotGuard {
             text_prefix: vote::signed_text(&header.chain, &[]),
             header,
             slots: BTreeMap::new(),
+            newest: None,
             end: scan.end,
             allocated: bytes.len() as u64,
             append: scan.last,
@@ -236,12 +241,16 @@ impl SlotGuard {
     /// Decides every request, makes all new slots durable with one sync, and only then hands out
     /// the permissions, in the order of the requests.
     pub fn clear(&mut self, requests: &[SignRequest]) -> Vec<Result<ClearedToSign, SignError>> {
+        self.forget_old();
         let mut fresh = BTreeMap::new();
         let decisions: Vec<_> =
             requests.iter().map(|request| self.decide(request, &mut fresh)).collect();
         if self.failed.is_none() && !fresh.is_empty() {
             match self.append(&fresh) {
-                Ok(()) => self.slots.append(&mut fresh),
+                Ok(()) => {
+                    self.newest = self.newest.max(fresh.keys().map(|slot| slot.sequence).max());
+                    self.slots.append(&mut fresh);
+                }
                 Err(error) => {
                     self.failed = Some(format!(
                         "cannot write {}: {error}; stop this process, repair the disk, start again",
@@ -373,6 +382,17 @@ impl SlotGuard {
         }
     }
 
+    /// Forgets what no correct replica is asked to sign any more, when there is much of it.
+    fn forget_old(&mut self) {
+        let newest = self.newest.unwrap_or_default().0;
+        let floor = newest.saturating_sub(limits::GUARD_SEQUENCES_KEPT);
+        let step = self.header.floor.sequence.0 + limits::WINDOW_MAX;
+        if self.slots.len() >= limits::GUARD_SLOTS_KEPT && floor >= step {
+            // A failure is kept in `failed`, which the caller looks at.
+            let _ = self.forget_below(SequenceNumber(floor));
+        }
+    }
+
     fn append(&mut self, fresh: &BTreeMap<Slot, Digest>) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(fresh.len() * RECORD_BYTES);
         let mut append = self.append.following();
@@ -395,6 +415,7 @@ impl SlotGuard {
 
     fn remember(&mut self, records: Vec<(Slot, Digest)>) -> Result<(), GuardError> {
         for (i, (slot, digest)) in records.into_iter().enumerate() {
+            self.newest = self.newest.max(Some(slot.sequence));
             if self.slots.insert(slot, digest).is_some_and(|before| before != digest) {
                 return Err(GuardError::Damaged {
                     path: self.path.clone(),

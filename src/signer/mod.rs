@@ -64,8 +64,9 @@ pub trait Signer: Send + Sync {
     fn public_key(&self) -> &PublicKey;
 
     /// Lets the guard forget the sequence-bound slots below `sequence`, which must be stable (a
-    /// checkpoint certificate covers everything below it): from then on they are refused. Keeps
-    /// guard and log small. A signer that keeps no record of its own does nothing.
+    /// checkpoint certificate covers everything below it): from then on they are refused. A guard
+    /// forgets by itself what lies far below; this is for callers that know earlier. A signer that
+    /// keeps no record of its own does nothing.
     fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {
         let _ = sequence;
         Ok(())

@@ -176,6 +176,13 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Slots that the signer's guard holds in memory: the watermark window over many views fits many
 /// times; when full, new slots are refused until the caller forgets old ones.
 pub const GUARD_SLOTS_MAX: usize = 256 * 1024;
+/// Slots in memory above which the guard forgets by itself what lies far below the newest sequence
+/// number it signed: several full windows stay below it.
+pub const GUARD_SLOTS_KEPT: usize = 16 * 1024;
+/// How far below the newest signed sequence number the guard never forgets by itself. A replica
+/// signs within one window above its stable checkpoint only, so what lies a window below its newest
+/// signature is stable; four leave room for cores that differ.
+pub const GUARD_SEQUENCES_KEPT: u64 = 4 * WINDOW_MAX;
 /// New slots of one append to the guard's log; a replica signs at most a few per sequence number
 /// of the window at once.
 pub const GUARD_APPEND_RECORDS_MAX: usize = 4096;

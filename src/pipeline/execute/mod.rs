@@ -34,6 +34,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::read_write_set::WriteSet;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Identity;
+use crate::membership::identity::Purpose;
 use crate::membership::identity::Role;
 use crate::pipeline::execute::overlay::Overlay;
 use crate::pipeline::execute::transaction::Transaction as Execution;
@@ -176,13 +177,14 @@ impl Executor {
     ) -> Result<Caller, Fault> {
         let creator = tx.payload().creator;
         let unauthorised = |text: String| Fault::new(Status::Unauthorised, text);
-        let identity = match (self.directory.known(&creator), der) {
-            (Some(identity), _) => identity,
-            (None, Some(der)) => {
+        // Asked before `known`: what this node remembers must not decide what a block means.
+        let Some(der) = der else {
+            return Err(unauthorised("the block lacks the creator's certificate".into()));
+        };
+        let identity = match self.directory.known(&creator) {
+            Some(identity) => identity,
+            None => {
                 self.directory.identify(der).map_err(|error| unauthorised(error.to_string()))?
-            }
-            (None, None) => {
-                return Err(unauthorised("the block lacks the creator's certificate".into()));
             }
         };
         if !identity.valid_at(header.time_ms) {
@@ -193,7 +195,8 @@ impl Executor {
             return Err(unauthorised("the certificate is revoked".into()));
         }
         if !may_submit(&identity) {
-            return Err(unauthorised(format!("role {} may not submit", identity.role.name())));
+            let (role, kind) = (identity.role.name(), identity.purpose.described());
+            return Err(unauthorised(format!("role {role} with {kind} may not submit")));
         }
         Ok(caller(&identity))
     }
@@ -247,9 +250,9 @@ pub fn query(
     Ok(finished.outcome.map(|(value, _)| value))
 }
 
-/// True where the role may submit transactions.
+/// True where the certificate is an enrolment certificate of a role that may submit transactions.
 pub fn may_submit(identity: &Identity) -> bool {
-    matches!(identity.role, Role::Client | Role::Admin)
+    identity.purpose == Purpose::Enrolment && matches!(identity.role, Role::Client | Role::Admin)
 }
 
 /// What a contract learns of its caller.

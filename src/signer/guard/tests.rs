@@ -219,7 +219,8 @@ fn forgotten_slots_are_refused() {
     assert!(cleared(&mut guard, &view_change));
 }
 
-/// Aim: the log stays bounded over many sequences, and old views are refused as a whole.
+/// Aim: memory and log stay bounded over many sequences without a word from the caller, the newest
+/// slots stay guarded, and old views are refused as a whole.
 #[test]
 fn the_log_is_rewritten_when_it_grows() {
     let dir = TempDir::new().unwrap();
@@ -228,19 +229,24 @@ fn the_log_is_rewritten_when_it_grows() {
     let changes: Vec<_> =
         (0..views).map(|v| vote_request(slot(v, 0, Phase::ViewChange), 1)).collect();
     assert!(guard.clear(&changes).iter().all(Result::is_ok));
+    let file_max =
+        limits::GUARD_COMPACT_BYTES + (2 * limits::GUARD_SLOTS_KEPT * RECORD_BYTES) as u64;
     for lot in 0..40 {
         let first = lot * 4000;
         let requests: Vec<_> = (first..first + 4000).map(|n| prepare(n, 1)).collect();
         assert!(guard.clear(&requests).iter().all(Result::is_ok));
-        guard.forget_below(SequenceNumber(first + 3900)).unwrap();
-        assert!(guard.end < limits::GUARD_COMPACT_BYTES + 4000 * RECORD_BYTES as u64);
+        assert!(guard.len() < limits::GUARD_SLOTS_KEPT + 4000);
+        assert!(guard.end < file_max);
     }
     drop(guard);
     let mut guard = open(&dir).unwrap();
     let refused = guard.clear(&changes[9..11]);
     assert!(matches!(refused[0], Err(SignError::Forgotten { .. })));
     assert!(refused[1].is_ok());
-    assert!(!cleared(&mut guard, &prepare(159_999, 2)));
+    for guarded in 160_000 - limits::GUARD_SEQUENCES_KEPT..160_000 {
+        assert!(!cleared(&mut guard, &prepare(guarded, 2)));
+    }
+    assert!(!cleared(&mut guard, &prepare(1, 2)));
 }
 
 /// A log that notes what is done to it, and fails from the n-th operation on.
