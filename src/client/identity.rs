@@ -3,12 +3,17 @@
 //! The key is behind `crypto::SigningKey`, so a token may hold it. Nothing here prints or stores
 //! it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::crypto::CryptoError;
 use crate::crypto::SigningKey;
+use crate::crypto::routing::Crypto;
+use crate::membership::msp::KeyPair;
+use crate::membership::msp::Msp;
+use crate::membership::msp::MspError;
 use crate::types::digest::Digest;
 use crate::types::ids::CertificateId;
 use crate::types::signature::Signature;
@@ -27,6 +32,16 @@ impl ClientIdentity {
     pub fn new(certificate: Bytes, key: Arc<dyn SigningKey>) -> Self {
         let id = CertificateId(Digest::of(&[&certificate]));
         Self { certificate, id, key }
+    }
+
+    /// Enrolment certificate and key of an MSP folder. Refuses a key of another certificate.
+    pub fn load(folder: &Path, crypto: &Crypto) -> Result<Self, MspError> {
+        Self::from_pair(&Msp::load(folder)?.enrolment, crypto)
+    }
+
+    /// A certificate and key that were read already.
+    pub fn from_pair(pair: &KeyPair, crypto: &Crypto) -> Result<Self, MspError> {
+        Ok(Self::new(pair.certificate.clone(), pair.signing_key(crypto)?))
     }
 
     /// The certificate, DER.

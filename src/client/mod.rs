@@ -9,6 +9,7 @@
 //! * `identity`: who signs, loaded from an MSP folder.
 //! * `invocation`: what to ask, and how it becomes a signed transaction.
 //! * `verify`: quorum certificates, Merkle paths and state proofs against the genesis document.
+//! * `trust`: the network as its genesis document describes it.
 //! * `connection`, `submission`, `follow` (feature `grpc`): one connection to a node, many
 //!   transactions over one stream, streams that reconnect and resume where they were.
 //!
@@ -30,6 +31,14 @@
 //! # }
 //! ```
 
+#[cfg(feature = "grpc")]
+pub mod connection;
+pub mod error;
+#[cfg(feature = "grpc")]
+pub mod follow;
 pub mod identity;
 pub mod invocation;
+#[cfg(feature = "grpc")]
+pub mod submission;
+pub mod trust;
 pub mod verify;

@@ -12,7 +12,13 @@
 //! proven by a checkpoint certificate, which exists for one block in each checkpoint interval.
 //! One bad signature rejects the whole certificate.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use crate::crypto::Check;
+use crate::ledger::read_write_set::StateKey;
+use crate::ledger::state_tree::StateProof;
 use crate::types::block::Block;
 use crate::types::block::BlockHeader;
 use crate::types::certificate::QuorumCertificate;
@@ -27,6 +33,7 @@ use crate::types::genesis::Genesis;
 use crate::types::ids::BlockHash;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
+use crate::types::ids::TxId;
 use crate::types::receipt::checkpoint_digest;
 use crate::types::replica_set::ReplicaSet;
 use crate::types::vote::Phase;
@@ -58,11 +65,17 @@ pub enum ProofError {
     Block(#[source] DecodeError),
     /// The receipt is of another transaction.
     #[error("the receipt is of transaction {found}, {expected} was asked for")]
-    OtherTransaction { found: Digest, expected: Digest },
+    OtherTransaction { found: TxId, expected: TxId },
+    /// The state proof does not lead to the root, or contradicts itself.
+    #[error("the state proof does not hold: {0}")]
+    State(String),
+    /// The state proof is about other keys.
+    #[error("the state proof is not about the key that was asked for")]
+    OtherKey,
 }
 
-/// Checks one signature; a row of `crypto`'s providers.
-pub type VerifySignature = fn(&Check<'_>) -> bool;
+/// Checks one signature by the protocol's rule of validity (`crypto::validity`).
+pub type VerifySignature = Arc<dyn Fn(&Check<'_>) -> bool + Send + Sync>;
 
 /// Checks evidence against one network's genesis document.
 #[derive(Clone)]
@@ -149,6 +162,38 @@ impl Verifier {
             proof.receipts_root,
         );
         self.check_certificate(&proof.certificate, Phase::Checkpoint, digest)
+    }
+
+    /// Checks that a receipt is of this transaction and below a receipts root.
+    pub fn check_receipt_root(
+        &self,
+        proof: &ReceiptProof,
+        id: TxId,
+        receipts_root: Digest,
+    ) -> Result<(), ProofError> {
+        let found = proof.receipt.tx;
+        if found != id {
+            return Err(ProofError::OtherTransaction { found, expected: id });
+        }
+        match root(&proof.in_result, &proof.receipt.digest(), "receipt")? == receipts_root {
+            true => Ok(()),
+            false => Err(ProofError::Path("receipt")),
+        }
+    }
+
+    /// Checks a proof of exactly one key against a state root; returns its value, if it has one.
+    pub fn check_state(
+        &self,
+        proof: &StateProof,
+        key: &StateKey,
+        state_root: Digest,
+    ) -> Result<Option<Bytes>, ProofError> {
+        let entries =
+            proof.verify(&state_root).map_err(|error| ProofError::State(error.to_string()))?;
+        match entries {
+            [(found, value)] if found == key => Ok(value.clone()),
+            _ => Err(ProofError::OtherKey),
+        }
     }
 
     /// Checks that a receipt is below the receipts root of a checkpoint.

@@ -105,7 +105,7 @@ fn block() -> Block {
 }
 
 fn verifier() -> Verifier {
-    Verifier::new(&genesis(), verify)
+    Verifier::new(&genesis(), Arc::new(verify))
 }
 
 /// Every transaction of a block proves its place; the same path proves no other transaction.
