@@ -1,1 +1,258 @@
-//! api
+//! Floor 5: what the outside may ask of a node, over REST and gRPC.
+//!
+//! ```text
+//! REST  -- rest/<resource>.rs --\
+//!                                +--> Action -- Service::perform (role? then pipeline::Handle) --> Answer
+//! gRPC  -- grpc/<service>.rs  --/
+//! ```
+//!
+//! * One enum of requests, one table of permissions (`action`): deny by default.
+//! * One shape of failure (`failure`): code, message, hint.
+//! * The node never signs for a client; requests that write carry a signed transaction.
+//! * Bytes from outside are parsed into types here and nowhere else; bodies, streams, connections
+//!   and waits are bounded (`types::limits`).
+
+pub mod action;
+pub mod auth;
+pub mod failure;
+pub mod status;
+
+#[cfg(feature = "grpc")]
+pub mod grpc;
+#[cfg(feature = "rest")]
+pub mod listen;
+#[cfg(feature = "rest")]
+pub mod openapi;
+#[cfg(feature = "rest")]
+pub mod rest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "grpc")]
+use tokio::sync::watch;
+
+use crate::api::action::Action;
+use crate::api::action::Answer;
+use crate::api::action::ChainTip;
+use crate::api::action::CommittedTransaction;
+use crate::api::action::Evidence;
+use crate::api::action::Kind;
+use crate::api::action::PastValue;
+use crate::api::action::StateEvidence;
+use crate::api::action::StateValue;
+use crate::api::auth::Caller;
+use crate::api::auth::Connection;
+use crate::api::failure::Failure;
+use crate::ledger::LedgerError;
+use crate::ledger::read_write_set::StateKey;
+use crate::pipeline::handle::Handle;
+use crate::types::block::Block;
+use crate::types::codec::Encode;
+use crate::types::evidence::ReceiptProof;
+use crate::types::evidence::TransactionProof;
+use crate::types::ids::Height;
+use crate::types::ids::TxId;
+use crate::types::limits;
+use crate::types::receipt::BlockResult;
+
+/// What both interfaces serve; cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    handle: Handle,
+    open: bool,
+}
+
+impl Service {
+    /// Serves a node. `open` lets callers without a certificate read and hand in transactions
+    /// (which carry their own signatures); meant for loopback and networks of one's own.
+    pub fn new(handle: Handle, open: bool) -> Self {
+        Self { handle, open }
+    }
+
+    /// Who is behind a connection.
+    pub fn caller(&self, connection: &Connection) -> Result<Caller, Failure> {
+        connection
+            .caller(self.handle.directory())
+            .map_err(|reason| Failure::new("unauthenticated", reason))
+    }
+
+    /// Refuses what the caller may not do, then does it.
+    pub async fn perform(&self, caller: &Caller, action: Action) -> Result<Answer, Failure> {
+        self.authorise(caller, action.kind())?;
+        match action {
+            Action::Receipt { id, wait } => {
+                let wait = wait.min(Duration::from_millis(limits::RECEIPT_WAIT_MS_MAX));
+                Ok(Answer::Receipt(self.handle.receipt(id, wait).await?))
+            }
+            Action::Submit { transaction, certificate } => {
+                Ok(Answer::Submitted(self.handle.submit(transaction, certificate).await?))
+            }
+            Action::SubmitMany(many) => {
+                Ok(Answer::SubmittedMany(self.handle.submit_many(many).await))
+            }
+            Action::Query { chaincode, function, args } => match caller {
+                Caller::Member(member) => {
+                    let who = member.clone();
+                    Ok(Answer::Value(self.handle.query(who, chaincode, function, args).await?))
+                }
+                Caller::Anonymous => Err(self.refusal(caller)),
+            },
+            Action::Follow(from) => Ok(Answer::Follow(self.handle.subscribe(from))),
+            Action::Status => Ok(Answer::Status(Box::new(self.handle.status()))),
+            Action::Genesis => Ok(Answer::Genesis(self.handle.genesis().clone())),
+            Action::Alive => Ok(Answer::Alive),
+            Action::Ready => Ok(Answer::Ready(self.handle.status().not_ready)),
+            Action::Metrics => Ok(Answer::Metrics(self.handle.metrics().render())),
+            Action::Registrar => Err(registrar_is_off()),
+            read => {
+                // Reads of the store may wait for the disk: not on the network threads.
+                let service = self.clone();
+                tokio::task::spawn_blocking(move || service.read(read))
+                    .await
+                    .map_err(|_| Failure::internal("the read was cut short"))?
+            }
+        }
+    }
+
+    /// Refuses a caller whose role does not allow this kind of action.
+    pub fn authorise(&self, caller: &Caller, kind: Kind) -> Result<(), Failure> {
+        match kind.allows(caller, self.open) {
+            true => Ok(()),
+            false => Err(self.refusal(caller)),
+        }
+    }
+
+    fn refusal(&self, caller: &Caller) -> Failure {
+        match caller {
+            Caller::Anonymous => {
+                Failure::new("unauthenticated", "this needs an identity and none was shown")
+            }
+            Caller::Member(member) => {
+                let role = member.role.name();
+                Failure::new("unauthorised", format!("the role {role} does not allow this"))
+            }
+        }
+    }
+
+    fn read(&self, action: Action) -> Result<Answer, Failure> {
+        match action {
+            Action::Chain => self.chain(),
+            Action::Block(Height(0)) => Ok(Answer::Genesis(self.handle.genesis().clone())),
+            Action::Block(height) => {
+                let (block, result) = self.block(height)?;
+                Ok(Answer::Block { block: Arc::new(block), result: Arc::new(result) })
+            }
+            Action::Result(height) => Ok(Answer::Result(Arc::new(self.block(height)?.1))),
+            Action::Transaction(id) => self.transaction(id),
+            Action::Proof(id) => self.proof(id),
+            Action::State { chaincode, key, proof } => {
+                self.state(StateKey { namespace: chaincode, key }, proof)
+            }
+            Action::History { chaincode, key, limit } => {
+                let past = self.handle.ledger().history(&chaincode, &key, limit)?;
+                let value = |(height, index, deleted)| PastValue { height, index, deleted };
+                Ok(Answer::History(past.into_iter().map(value).collect()))
+            }
+            _ => Err(Failure::internal("not a read of the ledger")),
+        }
+    }
+
+    fn chain(&self) -> Result<Answer, Failure> {
+        let tip = self.handle.ledger().tip();
+        let previous = match tip.height {
+            Height(0) => None,
+            height => self.handle.ledger().block(height)?.map(|b| b.header.previous),
+        };
+        let chain = self.handle.chain();
+        Ok(Answer::Chain(ChainTip { chain, height: tip.height, hash: tip.hash, previous }))
+    }
+
+    fn block(&self, height: Height) -> Result<(Block, BlockResult), Failure> {
+        let ledger = self.handle.ledger();
+        match (ledger.block(height)?, ledger.result(height)?) {
+            (Some(block), Some(result)) => Ok((block, result)),
+            _ => {
+                let tip = ledger.tip().height;
+                let text = format!("no block {height}: the newest one here is {tip}");
+                Err(Failure::not_found(text))
+            }
+        }
+    }
+
+    fn placed(&self, id: TxId) -> Result<(Height, u32), Failure> {
+        self.handle.ledger().locate(&id)?.ok_or_else(|| {
+            Failure::not_found(format!("no transaction {id} in any block here"))
+                .hint("check the id; one just submitted needs a moment, ask for its receipt")
+        })
+    }
+
+    fn transaction(&self, id: TxId) -> Result<Answer, Failure> {
+        let (height, index) = self.placed(id)?;
+        let (block, _) = self.block(height)?;
+        let all = block.batches.iter().flat_map(|b| b.transactions());
+        let Some(transaction) = all.into_iter().nth(index as usize) else {
+            return Err(Failure::internal(format!("block {height} has no position {index}")));
+        };
+        let creator = transaction.payload().creator;
+        Ok(Answer::Transaction(Box::new(CommittedTransaction {
+            transaction: transaction.clone(),
+            certificate: self.handle.ledger().certificate(&creator)?,
+            height,
+            index,
+            block_time_ms: block.header.time_ms,
+        })))
+    }
+
+    fn proof(&self, id: TxId) -> Result<Answer, Failure> {
+        let (height, index) = self.placed(id)?;
+        let (block, result) = self.block(height)?;
+        let proofs = (TransactionProof::of(&block, index), ReceiptProof::of(&result, index));
+        let (Some(transaction), Some(receipt)) = proofs else {
+            return Err(Failure::internal(format!("block {height} has no position {index}")));
+        };
+        let receipts_root = result.receipts_root;
+        Ok(Answer::Proof(Box::new(Evidence { transaction, index, receipt, receipts_root })))
+    }
+
+    fn state(&self, key: StateKey, proof: bool) -> Result<Answer, Failure> {
+        let ledger = self.handle.ledger();
+        if !proof {
+            let (height, value) = (ledger.tip().height, ledger.get(&key)?);
+            return Ok(Answer::State(Box::new(StateValue { height, value, proof: None })));
+        }
+        let proven = ledger.prove(std::slice::from_ref(&key))?;
+        let value = proven.proof.entries.first().and_then(|(_, value)| value.clone());
+        let evidence = StateEvidence {
+            state_root: proven.state_root,
+            hash: proven.tip.hash,
+            receipts_root: proven.receipts_root,
+            proof: proven.proof.to_bytes(),
+            checkpoint: None,
+        };
+        let height = proven.tip.height;
+        Ok(Answer::State(Box::new(StateValue { height, value, proof: Some(evidence) })))
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        match &error {
+            LedgerError::TooLarge { .. } => Self::new("too-large", error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
+    }
+}
+
+/// Resolves when the node stops; the sender being gone means the same.
+#[cfg(feature = "grpc")]
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+fn registrar_is_off() -> Failure {
+    Failure::new("not-offered", "custodial login is off: this node holds no client's key").hint(
+        "keep the key with the client: sign locally with the client library or \
+         `obelisk tx sign`, and authenticate with a TLS certificate; see docs/api.md",
+    )
+}

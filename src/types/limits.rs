@@ -231,3 +231,26 @@ pub const VOTES_UNCHECKED_MAX: usize = 4096;
 pub const BATCHES_UNCHECKED_MAX: usize = 64;
 /// Requests and tips of peers waiting for the catch-up station.
 pub const CATCH_UP_INPUTS_MAX: usize = 1024;
+/// A request must be answered within this time, milliseconds: the longest wait for a receipt and
+/// some work.
+pub const REQUEST_MS_MAX: u64 = 90_000;
+/// A client may wait for a receipt at most this long, milliseconds.
+pub const RECEIPT_WAIT_MS_MAX: u64 = 60_000;
+/// The body of a request must arrive within this time, milliseconds.
+pub const BODY_MS_MAX: u64 = 30_000;
+/// The head of a request must arrive within this time, milliseconds; ends idle connections too.
+pub const REQUEST_HEAD_MS_MAX: u64 = 30_000;
+/// Head of a request, bytes.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Requests under way on one gRPC connection.
+pub const CONNECTION_STREAMS_MAX: u32 = 256;
+/// One gRPC message of a client or to it, bytes: a block with its result fits.
+pub const API_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Transactions of one submitting stream that wait for their block; beyond, the stream is not read.
+pub const STREAM_PENDING_MAX: usize = 32 * 1024;
+/// Transactions of one message of a submitting stream.
+pub const SUBMIT_TXS_MAX: usize = 4096;
+/// Certificates of creators kept for one submitting stream.
+pub const STREAM_CERTIFICATES_MAX: usize = 1024;
+/// Messages written and not yet sent on one answering stream.
+pub const STREAM_ANSWERS_MAX: usize = 16;

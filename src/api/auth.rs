@@ -1,0 +1,62 @@
+//! Who asks: the identity of the TLS client certificate, or nobody.
+//!
+//! There are no sessions, tokens or passwords: the handshake has proven the key, and the directory
+//! says on every request whether the certificate still counts, so that a revoked member loses its
+//! open connections' rights at once. Names inside a request never make an identity.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+
+use crate::membership::directory::Directory;
+use crate::membership::identity::Identity;
+use crate::types::limits;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// No certificate was shown.
+    Anonymous,
+    /// A member.
+    Member(Arc<Identity>),
+}
+
+/// The certificate a connection was made with; kept with the connection.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// Leaf certificate, DER; its chain was checked in the handshake.
+    pub certificate: Option<Bytes>,
+}
+
+impl Connection {
+    /// Who is behind the connection now. The error says why a shown certificate no longer counts.
+    pub fn caller(&self, directory: &Directory) -> Result<Caller, String> {
+        let Some(der) = &self.certificate else { return Ok(Caller::Anonymous) };
+        if der.len() > limits::CERTIFICATE_BYTES_MAX {
+            return Err(format!(
+                "a certificate has at most {} bytes",
+                limits::CERTIFICATE_BYTES_MAX
+            ));
+        }
+        let member = directory.identify(der).map_err(|error| error.to_string())?;
+        member.check_valid_at(now_ms()).map_err(|error| error.to_string())?;
+        Ok(Caller::Member(member))
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Caller {
+    /// Role in words, for answers.
+    pub fn role_name(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Member(member) => member.role.name(),
+        }
+    }
+}
