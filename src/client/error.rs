@@ -3,6 +3,7 @@
 use crate::client::invocation::SignError;
 use crate::client::verify::ProofError;
 use crate::membership::error::MembershipError;
+#[cfg(feature = "grpc")]
 use crate::types::codec::DecodeError;
 
 /// Why a call did not give what was asked.
@@ -74,10 +75,12 @@ impl ClientError {
         }
     }
 
+    #[cfg(feature = "grpc")]
     pub(super) fn answer(address: &str, what: impl ToString) -> Self {
         Self::Answer { address: address.to_owned(), what: what.to_string() }
     }
 
+    #[cfg(feature = "grpc")]
     pub(super) fn undecodable(address: &str, error: &DecodeError) -> Self {
         Self::answer(address, error)
     }
