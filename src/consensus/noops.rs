@@ -71,7 +71,8 @@ struct Noops {
     executed: SequenceNumber,
     /// Held here and not delivered; at most `PENDING_BATCHES_PER_AUTHOR_MAX` per replica.
     pending: BTreeMap<BatchId, BatchRef>,
-    /// First proposal of each sequence number above the tip, at most `AHEAD_MAX` of them.
+    /// First proposal of each sequence number that is not executed here: delivered ones, and at
+    /// most `AHEAD_MAX` above the tip.
     accepted: BTreeMap<SequenceNumber, Proposal>,
     /// Latest commit vote of each replica, same range.
     votes: BTreeMap<SequenceNumber, BTreeMap<ReplicaId, (Vote, Signature)>>,
@@ -98,6 +99,7 @@ impl Core for Noops {
             Input::TimerFired(_) => {}
             Input::Executed(executed) => {
                 self.executed = self.executed.max(executed.sequence);
+                self.forget_executed();
                 effects.push(Effect::Compact(self.accepted.values().map(record).collect()));
             }
             Input::BatchesCommitted(ids) => self.pending.retain(|id, _| !ids.contains(id)),
@@ -197,8 +199,8 @@ impl Noops {
         if tip.sequence > self.tip.sequence {
             self.tip = tip;
             self.voted = self.voted.max(tip.sequence);
-            self.forget_delivered();
         }
+        self.forget_executed();
     }
 
     /// Proposes, votes and delivers until nothing more is possible.
@@ -214,8 +216,7 @@ impl Noops {
 
     fn propose(&mut self, effects: &mut Vec<Effect>) {
         let next = self.next();
-        let window_full = next.0 > self.executed.0 + self.setup.parameters.window;
-        if self.setup.me != LEADER || window_full || self.accepted.contains_key(&next) {
+        if self.setup.me != LEADER || self.window_full() || self.accepted.contains_key(&next) {
             return;
         }
         let mut bytes = 0;
@@ -242,7 +243,7 @@ impl Noops {
     fn vote(&mut self, effects: &mut Vec<Effect>) {
         let Some(proposal) = self.accepted.get(&self.next()) else { return };
         let held = proposal.batches.iter().all(|b| self.pending.get(&b.id) == Some(b));
-        if self.voted >= proposal.sequence || !held {
+        if self.voted >= proposal.sequence || !held || self.window_full() {
             return;
         }
         self.voted = proposal.sequence;
@@ -264,7 +265,7 @@ impl Noops {
             .filter(|(_, (v, _))| *v == vote)
             .map(|(id, (_, signature))| (*id, *signature))
             .collect();
-        if !held || signatures.len() < self.setup.replicas.quorum() {
+        if !held || self.window_full() || signatures.len() < self.setup.replicas.quorum() {
             return false;
         }
         for batch in &proposal.batches {
@@ -274,13 +275,14 @@ impl Noops {
         let proposal = proposal.clone();
         effects.push(Effect::Deliver(Delivered { proposal, certificate }));
         self.tip = tip;
-        self.forget_delivered();
+        self.votes.retain(|sequence, _| *sequence > tip.sequence);
         true
     }
 
-    fn forget_delivered(&mut self) {
-        let delivered = self.tip.sequence;
-        self.accepted.retain(|sequence, _| *sequence > delivered);
+    /// A delivered proposal stays until its block is durable: a restart votes for it again.
+    fn forget_executed(&mut self) {
+        let (executed, delivered) = (self.executed, self.tip.sequence);
+        self.accepted.retain(|sequence, _| *sequence > executed);
         self.votes.retain(|sequence, _| *sequence > delivered);
     }
 
@@ -305,12 +307,16 @@ impl Noops {
         SequenceNumber(self.tip.sequence.0 + 1)
     }
 
+    fn window_full(&self) -> bool {
+        self.next().0 > self.executed.0 + self.setup.parameters.window
+    }
+
     fn expected(&self, sequence: SequenceNumber) -> bool {
         sequence > self.tip.sequence && sequence.0 - self.tip.sequence.0 <= AHEAD_MAX
     }
 
     fn unfinished(&self) -> bool {
-        !self.pending.is_empty() || !self.accepted.is_empty()
+        !self.pending.is_empty() || self.accepted.contains_key(&self.next())
     }
 
     fn awaited(&self, id: BatchId) -> bool {
