@@ -1,7 +1,7 @@
 //! The configuration file of a node: TOML, every key known, every mistake named with its fix.
 //!
-//! Relative paths are relative to the file. What is shared by the network stands in the genesis document, not here;
-//! nothing here can make two validators disagree.
+//! Relative paths are relative to the file. What is shared by the network stands in the genesis
+//! document, not here; nothing here can make two validators disagree.
 
 use std::fmt;
 use std::path::Path;
@@ -240,9 +240,8 @@ impl Config {
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let refuse = |key, reason: String| {
-            Err(ConfigError::Value { path: path.to_owned(), key, reason })
-        };
+        let refuse =
+            |key, reason: String| Err(ConfigError::Value { path: path.to_owned(), key, reason });
         let addresses = [
             ("network.listen", &self.network.listen),
             ("api.rest", &self.api.rest),

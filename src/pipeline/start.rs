@@ -392,7 +392,8 @@ impl Stations {
     }
 }
 
-/// A named thread. One that is not kept in `Stations` ends with its queue, when the network lets go of it.
+/// A named thread. One that is not kept in `Stations` ends with its queue, when the network lets go
+/// of it.
 fn spawn(
     name: &'static str,
     run: impl FnOnce() + Send + 'static,
