@@ -102,10 +102,14 @@ pub struct PeerSection {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiSection {
-    /// REST, host:port.
+    /// REST over TLS, host:port; empty leaves it out.
     pub rest: String,
-    /// gRPC, host:port.
+    /// REST without TLS, host:port on loopback; empty leaves it out. Its callers are anonymous.
+    pub rest_plain: String,
+    /// gRPC over TLS, host:port; empty leaves it out.
     pub grpc: String,
+    /// Callers without a certificate may read and hand in signed transactions.
+    pub open: bool,
 }
 
 /// Crypto providers: `auto`, or a row of the table.
@@ -160,7 +164,12 @@ pub struct LogSection {
 
 impl Default for ApiSection {
     fn default() -> Self {
-        Self { rest: "127.0.0.1:7050".into(), grpc: "127.0.0.1:7053".into() }
+        Self {
+            rest: "127.0.0.1:7050".into(),
+            rest_plain: String::new(),
+            grpc: "127.0.0.1:7053".into(),
+            open: false,
+        }
     }
 }
 
@@ -245,13 +254,18 @@ impl Config {
         let addresses = [
             ("network.listen", &self.network.listen),
             ("api.rest", &self.api.rest),
+            ("api.rest_plain", &self.api.rest_plain),
             ("api.grpc", &self.api.grpc),
         ];
+        let addresses = addresses.into_iter().filter(|(_, address)| !address.is_empty());
         let peers = self.network.peers.iter().map(|peer| ("network.peers.address", &peer.address));
-        for (key, address) in addresses.into_iter().chain(peers) {
+        for (key, address) in addresses.chain(peers) {
             if !is_address(address) {
                 return refuse(key, format!("{address:?} is not host:port, as in 127.0.0.1:7051"));
             }
+        }
+        if self.network.listen.is_empty() {
+            return refuse("network.listen", "is empty; peers must reach this node".into());
         }
         let section = &self.consensus;
         for (key, value) in [

@@ -1,5 +1,10 @@
 //! Floor 6: a node, put together from its configuration.
 //!
-//! `config` is the file an operator writes.
+//! `config` is the file an operator writes, `assembly` wires every part, top to bottom, `lifecycle`
+//! runs it until a signal or a failure ends it.
 
+#[cfg(feature = "rest")]
+pub mod assembly;
 pub mod config;
+#[cfg(all(feature = "rest", feature = "cli"))]
+pub mod lifecycle;

@@ -1,0 +1,311 @@
+//! Wires every part of a node, top to bottom: identity, crypto, storage, ledger, contracts, network,
+//! pipeline, API.
+//!
+//! Each part gets plain values and the parts below it. Whatever is refused here is refused before
+//! a port is open.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle as Runtime;
+
+use crate::api::Service;
+use crate::api::listen::Identity as TlsIdentity;
+use crate::api::listen::Listening;
+use crate::api::listen::Sockets;
+use crate::chaincode::contracts::Contracts;
+use crate::chaincode::contracts::Options;
+use crate::consensus;
+use crate::consensus::Plugin;
+use crate::crypto::routing::Crypto;
+use crate::crypto::routing::Routing;
+use crate::crypto::verify_pool::PoolConfig;
+use crate::crypto::verify_pool::VerifyPool;
+use crate::ledger::Ledger;
+use crate::membership::directory::Directory;
+use crate::crypto::Check;
+use crate::membership::consortium::read_genesis;
+use crate::membership::identity::Purpose;
+use crate::membership::identity::Role;
+use crate::membership::msp::Msp;
+use crate::network::Peer;
+use crate::network::Transport;
+use crate::network::grpc::Config as GrpcConfig;
+use crate::network::grpc::Grpc;
+use crate::network::grpc::Identify;
+use crate::network::peers::PeerAddress;
+use crate::network::tls::Credentials;
+use crate::network::tls::Roots;
+use crate::node::config::ApiSection;
+use crate::node::config::Config;
+use crate::node::config::NodeRole;
+use crate::pipeline::handle::Handle;
+use crate::pipeline::start::Fatal;
+use crate::pipeline::start::Parts;
+use crate::pipeline::start::Pipeline;
+use crate::pipeline::start::Seat;
+use crate::signer::embedded::EmbeddedSigner;
+use crate::storage;
+use crate::storage::RocksSizing;
+use crate::telemetry::metrics::Metrics;
+use crate::types::genesis::Genesis;
+use crate::types::limits;
+
+/// Why a node did not start; the text names cause and fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// A running node.
+pub struct Node {
+    pipeline: Pipeline,
+    network: Arc<Grpc>,
+    listening: Listening,
+    runtime: Runtime,
+}
+
+impl Node {
+    /// Starts every part; listening begins last.
+    pub fn start(config: &Config, runtime: &Runtime, fatal: Fatal) -> Result<Self, StartError> {
+        let genesis = Arc::new(read_genesis(&config.node.genesis).map_err(refused)?);
+        let plugin = plugin(&genesis)?;
+        let crypto = Arc::new(Crypto::new(&routing(config)).map_err(refused)?);
+        crypto.install_hash();
+        let msp = Msp::load(&config.node.identity).map_err(refused)?;
+        let metrics = Arc::new(Metrics::new());
+        let verify = crypto.clone();
+        let check = Arc::new(move |check: &Check<'_>| verify.verify(check));
+        let directory = Arc::new(Directory::new(&genesis, check).map_err(refused)?);
+        let ledger = Arc::new(open_ledger(config, &genesis)?);
+        let seat = seat(config, &genesis, &msp, &crypto, &ledger)?;
+        let tls = tls_identity(config, &genesis, &msp)?;
+        let network = network(config, &genesis, &msp, &tls, &directory, &metrics, runtime)?;
+        let sockets = sockets(&config.api)?;
+        let threads = verify_threads(config);
+        let pool = PoolConfig { threads, cores: Vec::new() };
+        let pool = Arc::new(VerifyPool::start(crypto, &pool).map_err(refused)?);
+        let options = Options { parameters: genesis.parameters, ..Options::default() };
+        let contracts = Arc::new(Contracts::new(options).map_err(StartError)?);
+        let pipeline = Pipeline::start(Parts {
+            genesis,
+            plugin,
+            seat,
+            ledger,
+            directory: directory.clone(),
+            contracts,
+            pool,
+            transport: network.clone() as Arc<dyn Transport>,
+            metrics,
+            fatal,
+        })
+        .map_err(refused)?;
+        network.start(pipeline.inbox.clone()).map_err(refused)?;
+        let service = Service::new(pipeline.handle.clone(), config.api.open);
+        let listening =
+            Listening::start(&service, sockets, &tls, runtime).map_err(refused)?;
+        Ok(Self { pipeline, network, listening, runtime: runtime.clone() })
+    }
+
+    /// What the outside holds of the node.
+    pub fn handle(&self) -> &Handle {
+        &self.pipeline.handle
+    }
+
+    /// Stops listeners, links and stations, in that order.
+    pub fn stop(self) {
+        let Self { pipeline, network, listening, runtime } = self;
+        runtime.block_on(async {
+            listening.stop().await;
+            network.shutdown().await;
+        });
+        drop(network);
+        pipeline.stop();
+    }
+
+    /// Open interfaces, with the ports the system chose where the configuration said 0.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
+    }
+}
+
+fn refused(error: impl std::error::Error) -> StartError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    StartError(text)
+}
+
+fn plugin(genesis: &Genesis) -> Result<&'static Plugin, StartError> {
+    let name = &genesis.consensus;
+    let plugin = consensus::plugin(name).ok_or_else(|| {
+        let known: Vec<&str> = consensus::PLUGINS.iter().map(|p| p.name).collect();
+        let known = known.join(", ");
+        StartError(format!("the genesis document asks for consensus {name:?}; known: {known}"))
+    })?;
+    let (n, least) = (genesis.replicas.len(), plugin.replicas_min);
+    if n < least {
+        let text = format!("consensus {name} needs {least} replicas, the network has {n}");
+        return Err(StartError(text));
+    }
+    Ok(plugin)
+}
+
+fn routing(config: &Config) -> Routing {
+    let section = &config.crypto;
+    Routing {
+        verify_p256: section.verify.clone(),
+        verify_ed25519: section.verify.clone(),
+        sign_p256: section.sign.clone(),
+        sign_ed25519: section.sign.clone(),
+        hash: section.hash.clone(),
+    }
+}
+
+fn open_ledger(config: &Config, genesis: &Genesis) -> Result<Ledger, StartError> {
+    let data = &config.node.data;
+    std::fs::create_dir_all(data)
+        .map_err(|error| StartError(format!("cannot make {}: {error}", data.display())))?;
+    let store = storage::store(&config.storage.engine).ok_or_else(|| {
+        let known: Vec<&str> = storage::STORES.iter().map(|s| s.name).collect();
+        let (engine, known) = (&config.storage.engine, known.join(", "));
+        StartError(format!("storage.engine: {engine:?} is unknown; this build has {known}"))
+    })?;
+    let kv = (store.open)(&data.join("state"), &RocksSizing::default()).map_err(refused)?;
+    Ledger::open(&data.join("ledger"), genesis, kv).map_err(refused)
+}
+
+fn seat(
+    config: &Config,
+    genesis: &Genesis,
+    msp: &Msp,
+    crypto: &Crypto,
+    ledger: &Ledger,
+) -> Result<Option<Seat>, StartError> {
+    if config.node.role == NodeRole::Observer {
+        return Ok(None);
+    }
+    let identity = msp.enrolment.identity().map_err(refused)?;
+    let (organisation, name) = (&identity.organisation, &identity.name);
+    let me = genesis.replicas.find(organisation, name).ok_or_else(|| {
+        StartError(format!(
+            "{organisation}/{name} is no validator of the network {}; set node.role = \"observer\" \
+             or use a validator's identity",
+            genesis.network
+        ))
+    })?;
+    let key = msp.enrolment.signing_key(crypto).map_err(refused)?;
+    if genesis.replicas.get(me).is_none_or(|replica| replica.key != *key.public_key()) {
+        return Err(StartError(format!(
+            "the key of {organisation}/{name} is not the one the genesis document names; use the \
+             identity folder that was made with this network"
+        )));
+    }
+    let directory = config.node.data.join("consensus");
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| StartError(format!("cannot make {}: {error}", directory.display())))?;
+    let has_signed = directory.join("order.0").exists() || ledger.tip().height.0 > 0;
+    let guard = config.node.data.join("guard");
+    std::fs::create_dir_all(&guard)
+        .map_err(|error| StartError(format!("cannot make {}: {error}", guard.display())))?;
+    let path = guard.join("slots.log");
+    let signer = EmbeddedSigner::start(&path, genesis.chain_id(), key, has_signed);
+    let signer = Arc::new(signer.map_err(refused)?);
+    Ok(Some(Seat { me, signer, directory, tuning: config.tuning() }))
+}
+
+fn network(
+    config: &Config,
+    genesis: &Genesis,
+    msp: &Msp,
+    tls: &TlsIdentity,
+    directory: &Arc<Directory>,
+    metrics: &Arc<Metrics>,
+    runtime: &Runtime,
+) -> Result<Arc<Grpc>, StartError> {
+    let own = msp.enrolment.identity().map_err(refused)?;
+    let mut peers = Vec::new();
+    for section in &config.network.peers {
+        let (organisation, name) = (section.organisation.clone(), section.name.clone());
+        if (&organisation, &name) == (&own.organisation, &own.name) {
+            continue;
+        }
+        let replica = genesis.replicas.find(&organisation, &name).ok_or_else(|| {
+            StartError(format!("network.peers: {organisation}/{name} is no validator"))
+        })?;
+        let peer = Peer { organisation, name, replica: Some(replica) };
+        peers.push(PeerAddress { peer, address: section.address.clone() });
+    }
+    let listener = listen("network.listen", &config.network.listen)?;
+    let config = GrpcConfig {
+        chain: genesis.chain_id(),
+        listener: Some(listener),
+        peers,
+        credentials: tls.credentials.clone(),
+        roots: tls.roots.clone(),
+        identify: identify(directory.clone(), genesis.clone()),
+        metrics: metrics.clone(),
+        runtime: runtime.clone(),
+    };
+    Grpc::new(config).map_err(refused)
+}
+
+fn tls_identity(
+    config: &Config,
+    genesis: &Genesis,
+    msp: &Msp,
+) -> Result<TlsIdentity, StartError> {
+    let tls = msp.tls.as_ref().ok_or_else(|| {
+        let folder = config.node.identity.display();
+        StartError(format!("{folder} has no tls folder; a node needs a TLS certificate"))
+    })?;
+    let chain = std::slice::from_ref(&tls.certificate);
+    let credentials = Arc::new(Credentials::new(chain, &tls.key).map_err(refused)?);
+    let roots = Roots::new(genesis.organisations.iter().map(|o| &o.root)).map_err(refused)?;
+    Ok(TlsIdentity { credentials, roots })
+}
+
+fn sockets(section: &ApiSection) -> Result<Sockets, StartError> {
+    let open = |key, address: &str| match address {
+        "" => Ok(None),
+        address => listen(key, address).map(Some),
+    };
+    Ok(Sockets {
+        rest: open("api.rest", &section.rest)?,
+        rest_plain: open("api.rest_plain", &section.rest_plain)?,
+        grpc: open("api.grpc", &section.grpc)?,
+    })
+}
+
+/// Recognises the TLS certificates of nodes.
+fn identify(directory: Arc<Directory>, genesis: Genesis) -> Identify {
+    Arc::new(move |der| {
+        let der = Bytes::copy_from_slice(der);
+        let identity = directory.identify(&der).map_err(|error| error.to_string())?;
+        identity.check_purpose(Purpose::Tls).map_err(|error| error.to_string())?;
+        let (organisation, name) = (identity.organisation.clone(), identity.name.clone());
+        let replica = match identity.role {
+            Role::Validator => genesis.replicas.find(&organisation, &name),
+            Role::Observer => None,
+            role => return Err(format!("role {} is no node", role.name())),
+        };
+        Ok(Peer { organisation, name, replica })
+    })
+}
+
+fn listen(key: &str, address: &str) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).map_err(|error| {
+        StartError(format!("{key}: cannot listen on {address}: {error}; is another node running?"))
+    })?;
+    Ok(listener)
+}
+
+fn verify_threads(config: &Config) -> usize {
+    match config.crypto.verify_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        chosen => chosen.min(limits::VERIFY_THREADS_MAX),
+    }
+}

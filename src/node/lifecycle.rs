@@ -1,0 +1,61 @@
+//! Runs a node until a signal or a failure ends it.
+//!
+//! SIGTERM and SIGINT stop it in order: listeners, network, stations, ledger. A station that fails ends the process at
+//! once with exit code 70: after a failed write nothing may be answered or signed any more, and what is durable is found
+//! again at the next start.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+
+use crate::node::assembly::Node;
+use crate::node::assembly::StartError;
+use crate::node::config::Config;
+use crate::pipeline::start::Fatal;
+
+/// Exit code of a node that stopped because a part of it failed (EX_SOFTWARE of sysexits.h).
+pub const EXIT_FAILED: i32 = 70;
+
+/// Starts the node of a configuration and runs it to its end. `ready` is called once it serves.
+pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("network")
+        .enable_all()
+        .build()
+        .map_err(|error| StartError(format!("cannot start the network threads: {error}")))?;
+    let fatal: Fatal = Arc::new(|reason| {
+        tracing::error!(reason, "the node stops: a part of it failed");
+        eprintln!("obelisk: {reason}");
+        std::process::exit(EXIT_FAILED);
+    });
+    let node = Node::start(config, runtime.handle(), fatal)?;
+    ready(&node);
+    runtime.block_on(terminated());
+    tracing::info!("stopping");
+    node.stop();
+    Ok(())
+}
+
+/// Writes the process id, so that scripts can find a node started by hand.
+pub fn write_pid(data: &Path) -> Result<(), StartError> {
+    let path = data.join("obelisk.pid");
+    std::fs::write(&path, format!("{}\n", std::process::id()))
+        .map_err(|error| StartError(format!("cannot write {}: {error}", path.display())))
+}
+
+async fn terminated() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the default action ends the process, which is safe.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
