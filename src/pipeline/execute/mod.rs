@@ -5,8 +5,8 @@
 //! carries; never a clock.
 //!
 //! Per transaction, in this order (the first that fails decides the receipt's status):
-//! 1. its id was not executed before, in this block or below (`Duplicate`);
-//! 2. its `valid_until` covers this height and is not further ahead than allowed (`Expired`);
+//! 1. its `valid_until` covers this height and is not further ahead than allowed (`Expired`);
+//! 2. its id was not executed before, in this block or below (`Duplicate`);
 //! 3. its creator's certificate holds at block time, is not revoked, and its role may submit
 //!    (`Unauthorised`);
 //! 4. the contract runs (`Refused`, `Trap`, `OutOfFuel`, `LimitExceeded`, `UnknownChaincode`).
@@ -111,16 +111,18 @@ impl Executor {
         der: Option<&Bytes>,
     ) -> Result<(Receipt, WriteSet), LedgerError> {
         let id = tx.id();
+        // Before the duplicate check, whose table forgets by window and knows executed ids only:
+        // what it answers for an id outside its validity depends on how far the disk is.
+        if let Err(fault) = self.check_window(header, tx) {
+            return Ok((failed(id, fault, 0), WriteSet::default()));
+        }
         if self.recent.contains(&id) || self.ledger.contains(&id)? {
             let fault = Fault::new(Status::Duplicate, "this id executed before");
             return Ok((failed(id, fault, 0), WriteSet::default()));
         }
         self.recent.insert(id);
         self.recent_per_block.back_mut().expect("pushed by execute").1.push(id);
-        let caller = match self
-            .check_window(header, tx)
-            .and_then(|()| self.check_creator(header, tx, der))
-        {
+        let caller = match self.check_creator(header, tx, der) {
             Ok(caller) => caller,
             Err(fault) => return Ok((failed(id, fault, 0), WriteSet::default())),
         };
