@@ -1,6 +1,6 @@
 //! What a committed block costs the ledger: CPU microseconds per update, over all threads, for
-//! blocks of 500 transactions with two writes each, per store, with the shares of the state tree
-//! and of the segment files measured alone on the same data.
+//! blocks of 500 transactions with two writes each, per store, with the shares of the store's
+//! batches, of the segment files and of the state tree measured alone.
 //!
 //! `cargo bench --bench storage -- [keys] [blocks]`; keys are loaded before the measurement. CPU
 //! time moves little with the load of the machine, wall time does.
@@ -10,6 +10,7 @@ mod chain_fixture;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use nix::sys::resource::UsageWho;
@@ -24,9 +25,13 @@ use obelisk::ledger::state_tree::StateTree;
 use obelisk::ledger::state_tree::Update;
 use obelisk::ledger::state_tree::key_hash;
 use obelisk::ledger::state_tree::value_hash;
+use obelisk::storage::Entry;
 use obelisk::storage::Kv;
 use obelisk::storage::RocksSizing;
 use obelisk::storage::STORES;
+use obelisk::storage::StorageError;
+use obelisk::storage::WriteBatch;
+use obelisk::storage::tables::Table;
 use obelisk::types::block::Tip;
 use obelisk::types::codec::Encode;
 use obelisk::types::genesis::Genesis;
@@ -84,9 +89,46 @@ fn main() {
     tree(keys, blocks);
 }
 
+/// A store that remembers the batches it is given.
+#[derive(Debug)]
+struct Recorder {
+    kv: Arc<dyn Kv>,
+    batches: Mutex<Vec<WriteBatch>>,
+}
+
+impl Kv for Recorder {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.kv.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.kv.scan(table, start, end, limit)
+    }
+
+    fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError> {
+        self.kv.last(table, start, end)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        self.batches.lock().expect("not poisoned").push(batch.clone());
+        self.kv.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.kv.sync()
+    }
+}
+
 /// Loads the keys, then measures commits; afterwards appends the same blocks to segments alone.
 fn commit(name: &str, dir: &Path, kv: Arc<dyn Kv>, genesis: &Genesis, keys: u64, blocks: u64) {
-    let ledger = Ledger::open(dir, genesis, kv).expect("opened");
+    let recorder = Arc::new(Recorder { kv, batches: Mutex::default() });
+    let ledger = Ledger::open(dir, genesis, recorder.clone()).expect("opened");
     for first in (0..keys).step_by(WRITES as usize) {
         let next = write_block(genesis, &ledger.tip(), first, |n| first + n);
         ledger.commit(vec![next]).expect("committed");
@@ -102,13 +144,19 @@ fn commit(name: &str, dir: &Path, kv: Arc<dyn Kv>, genesis: &Genesis, keys: u64,
         })
         .collect();
     let copies = made.clone();
+    recorder.batches.lock().expect("not poisoned").clear();
     let clock = Clock::start();
     let mut results = Vec::new();
     for block in copies {
         results.extend(ledger.commit(vec![block]).expect("committed"));
     }
     let (cpu, wall) = clock.per(blocks * WRITES);
-    println!("commit/store={name:<10} {cpu:>8.2} {wall:>7.2}");
+    println!("commit/store={name:<11} {cpu:>8.2} {wall:>7.2}");
+    let batches = std::mem::take(&mut *recorder.batches.lock().expect("not poisoned"));
+    let clock = Clock::start();
+    batches.into_iter().for_each(|batch| recorder.kv.write(batch).expect("written"));
+    let (cpu, wall) = clock.per(blocks * WRITES);
+    println!("kv/write/store={name:<9} {cpu:>8.2} {wall:>7.2}");
     let stored: Vec<StoredBlock> = made
         .iter()
         .zip(&results)
@@ -121,7 +169,7 @@ fn commit(name: &str, dir: &Path, kv: Arc<dyn Kv>, genesis: &Genesis, keys: u64,
     stored.into_iter().for_each(|block| alone.append(&[block]).expect("appended"));
     let (cpu, wall) = clock.per(blocks * WRITES);
     println!(
-        "segments/append          {cpu:>8.2} {wall:>7.2}   ({} bytes per block)",
+        "segments/append           {cpu:>8.2} {wall:>7.2}   ({} bytes per block)",
         bytes as u64 / blocks
     );
 }
@@ -140,7 +188,7 @@ fn tree(keys: u64, blocks: u64) {
         tree.update(&mut updates);
     }
     let (cpu, wall) = clock.per(keys);
-    println!("tree/rebuild             {cpu:>8.2} {wall:>7.2}");
+    println!("tree/rebuild              {cpu:>8.2} {wall:>7.2}");
     let mut random = ChaCha8Rng::seed_from_u64(2);
     for batch in [500, 1000, 5000] {
         let mut spent = (0.0, 0.0);
@@ -156,7 +204,7 @@ fn tree(keys: u64, blocks: u64) {
             spent = (spent.0 + cpu, spent.1 + wall);
         }
         let (cpu, wall) = (spent.0 / rounds as f64, spent.1 / rounds as f64);
-        println!("tree/update/batch={batch:<6} {cpu:>8.2} {wall:>7.2}");
+        println!("tree/update/batch={batch:<7} {cpu:>8.2} {wall:>7.2}");
     }
 }
 

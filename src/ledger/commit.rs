@@ -28,6 +28,7 @@ use crate::storage::tables::Table;
 use crate::types::block::Block;
 use crate::types::block::Tip;
 use crate::types::codec::Encode;
+use crate::types::codec::Writer;
 use crate::types::digest::Digest;
 use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
@@ -66,7 +67,7 @@ impl Ledger {
                 .collect();
             let records: Vec<StoredBlock> = prepared
                 .iter()
-                .map(|p| StoredBlock { block: p.block.to_bytes(), result: p.result.to_bytes() })
+                .map(|p| StoredBlock { block: encoded(&p.block), result: p.result.to_bytes() })
                 .collect();
             self.segments.append(&records)?;
             let mut results = Vec::with_capacity(prepared.len());
@@ -209,6 +210,16 @@ fn prepare(tree: &mut StateTree, executed: ExecutedBlock, tip: Tip) -> Prepared 
     let result = BlockResult::new(tip.height, tip.hash, receipts, state);
     let roots = Roots { state, receipts: result.receipts_root };
     Prepared { block, applied: Applied { tip, roots }, result, batch }
+}
+
+/// A block's bytes, with room from the start: growing copies large blocks several times.
+fn encoded(block: &Block) -> Bytes {
+    let bodies: usize = block.batches.iter().map(|batch| batch.encoded_len()).sum();
+    let signatures = block.certificate.signatures.len();
+    let header = 256 + 32 * block.header.batches.len();
+    let mut w = Writer::with_capacity(bodies + header + 128 * (1 + signatures));
+    block.encode(&mut w);
+    w.finish()
 }
 
 /// One write, with its row key and path.

@@ -158,7 +158,7 @@ proptest! {
         batches in prop::collection::vec(prop::collection::vec(change(), 0..20), 0..10),
     ) {
         let model = MemoryKv::new();
-        batches.iter().for_each(|changes| model.apply(&WriteBatch { changes: changes.clone() }));
+        batches.iter().for_each(|changes| model.apply(WriteBatch { changes: changes.clone() }));
         each_store(|name, kv| {
             for changes in &batches {
                 kv.write(WriteBatch { changes: changes.clone() }).expect(name);

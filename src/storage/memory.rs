@@ -39,15 +39,15 @@ impl MemoryKv {
     }
 
     /// Applies changes in order.
-    pub(crate) fn apply(&self, batch: &WriteBatch) {
+    pub(crate) fn apply(&self, batch: WriteBatch) {
         let mut tables = self.tables.write().expect("no holder of this lock panics");
-        for change in &batch.changes {
+        for change in batch.changes {
             match change {
                 Change::Put { table, key, value } => {
-                    tables[slot(*table)].insert(key.clone(), value.clone());
+                    tables[slot(table)].insert(key, value);
                 }
                 Change::Delete { table, key } => {
-                    tables[slot(*table)].remove(key);
+                    tables[slot(table)].remove(&key);
                 }
             }
         }
@@ -89,7 +89,7 @@ impl Kv for MemoryKv {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.apply(&batch);
+        self.apply(batch);
         Ok(())
     }
 

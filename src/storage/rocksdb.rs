@@ -156,7 +156,11 @@ impl Kv for RocksKv {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        let mut changes = rocksdb::WriteBatch::default();
+        let bytes = batch.changes.iter().map(|change| match change {
+            Change::Put { key, value, .. } => key.len() + value.len() + ROW_OVERHEAD_BYTES,
+            Change::Delete { key, .. } => key.len() + ROW_OVERHEAD_BYTES,
+        });
+        let mut changes = rocksdb::WriteBatch::with_capacity_bytes(bytes.sum());
         for change in &batch.changes {
             match change {
                 Change::Put { table, key, value } => changes.put_cf(self.table(*table), key, value),
@@ -235,3 +239,6 @@ fn classify(path: &Path, doing: &'static str, error: &rocksdb::Error) -> Storage
         _ => StorageError::Failed { doing, reason: format!("{}: {reason}", path.display()) },
     }
 }
+
+/// Room for tag, column family and two lengths of a row in a batch, bytes.
+const ROW_OVERHEAD_BYTES: usize = 16;

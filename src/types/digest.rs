@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use sha2::Digest as _;
 use sha2::Sha256;
+use sha2::block_api::compress256;
 
 use crate::types::codec::Decode;
 use crate::types::codec::DecodeError;
@@ -41,6 +42,10 @@ impl Digest {
         if let Some(hash) = INSTALLED.get() {
             return Self(hash(parts));
         }
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len <= TWO_BLOCKS_BYTES_MAX {
+            return Self(two_blocks(parts, len));
+        }
         let mut hasher = Sha256::new();
         for part in parts {
             hasher.update(part);
@@ -57,6 +62,29 @@ impl Digest {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+}
+
+/// SHA-256 of at most two blocks, padded in place (FIPS 180-4, 5.1.1): tree nodes and leaves are
+/// that short, and this takes a third less time than the streaming interface.
+fn two_blocks(parts: &[&[u8]], len: usize) -> [u8; 32] {
+    let mut blocks = [[0; BLOCK_BYTES]; 2];
+    let bytes = blocks.as_flattened_mut();
+    let mut at = 0;
+    for part in parts {
+        bytes[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    bytes[len] = 0x80;
+    let count = if len < BLOCK_BYTES - 8 { 1 } else { 2 };
+    let end = count * BLOCK_BYTES;
+    bytes[end - 8..end].copy_from_slice(&(8 * len as u64).to_be_bytes());
+    let mut state = INITIAL_STATE;
+    compress256(&mut state, &blocks[..count]);
+    let mut digest = [0; 32];
+    for (out, word) in digest.chunks_exact_mut(4).zip(state) {
+        out.copy_from_slice(&word.to_be_bytes());
+    }
+    digest
 }
 
 impl fmt::Display for Digest {
@@ -92,5 +120,38 @@ impl Encode for Digest {
 impl Decode for Digest {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.array("digest").map(Self)
+    }
+}
+
+const BLOCK_BYTES: usize = 64;
+/// Two blocks without the padding's first byte and length.
+const TWO_BLOCKS_BYTES_MAX: usize = 2 * BLOCK_BYTES - 9;
+/// FIPS 180-4, 5.3.3.
+const INITIAL_STATE: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every length up to three blocks, in one part or several, has the digest of the streaming
+    /// interface.
+    #[test]
+    fn short_inputs_have_the_same_digest() {
+        let bytes: Vec<u8> = (0..200).collect();
+        for len in 0..bytes.len() {
+            let want: [u8; 32] = Sha256::digest(&bytes[..len]).into();
+            assert_eq!(Digest::of(&[&bytes[..len]]).0, want, "{len}");
+            let (a, b) = bytes[..len].split_at(len / 3);
+            assert_eq!(Digest::of(&[a, &[], b]).0, want, "{len}");
+        }
     }
 }
