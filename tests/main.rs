@@ -5,3 +5,5 @@ mod crash;
 mod guard;
 mod ledger;
 mod tidy;
+#[cfg(feature = "wasm")]
+mod contracts;
