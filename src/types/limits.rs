@@ -31,6 +31,10 @@ pub const BLOCK_BATCHES_MAX: usize = 64;
 /// P. Encoded bodies of one block, bytes.
 pub const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// P. Bytes that the transactions of one block may write, return and emit together; the ones after
+/// fail. A block of small transactions could otherwise grow a thousandfold when executed.
+pub const BLOCK_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// P. Validators of one network.
 pub const REPLICAS_MAX: usize = 100;
 /// P. Organisations of one network.

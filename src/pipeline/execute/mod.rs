@@ -37,6 +37,7 @@ use crate::membership::identity::Identity;
 use crate::membership::identity::Purpose;
 use crate::membership::identity::Role;
 use crate::pipeline::execute::overlay::Overlay;
+use crate::pipeline::execute::transaction::Finished;
 use crate::pipeline::execute::transaction::Transaction as Execution;
 use crate::types::block::Block;
 use crate::types::block::BlockHeader;
@@ -55,6 +56,8 @@ pub struct Executor {
     contracts: Arc<Contracts>,
     parameters: ChainParameters,
     overlay: Overlay,
+    /// Output of the block at hand so far, at most `BLOCK_OUTPUT_BYTES_MAX`.
+    block_output_bytes: usize,
     /// Ids of blocks above the ledger's tip, with their heights.
     recent: HashSet<TxId>,
     recent_per_block: VecDeque<(Height, Vec<TxId>)>,
@@ -77,6 +80,7 @@ impl Executor {
             contracts,
             parameters,
             overlay: Overlay::default(),
+            block_output_bytes: 0,
             recent: HashSet::new(),
             recent_per_block: VecDeque::new(),
             revoked: HashSet::new(),
@@ -90,6 +94,7 @@ impl Executor {
         let height = block.header.height;
         self.settle();
         self.recent_per_block.push_back((height, Vec::new()));
+        self.block_output_bytes = 0;
         let count = block.header.transactions as usize;
         let mut receipts = Vec::with_capacity(count);
         let mut writes = Vec::with_capacity(count);
@@ -140,10 +145,17 @@ impl Executor {
         let fuel = self.parameters.fuel_max;
         let run = Execution::new(&self.ledger, &self.overlay, &self.contracts, false);
         let finished = run.run(&call, fuel)?;
-        let (value, fuel_left) = match finished.outcome {
+        let (value, fuel_left) = match finished.outcome.clone() {
             Ok(done) => done,
             Err(fault) => return Ok((failed(id, fault, fuel), WriteSet::default())),
         };
+        let output_bytes = self.block_output_bytes + output_bytes(&value, &finished);
+        if output_bytes > limits::BLOCK_OUTPUT_BYTES_MAX {
+            let text = "the block's transactions before left no room for its output: sign anew";
+            let fault = Fault::new(Status::LimitExceeded, text);
+            return Ok((failed(id, fault, fuel), WriteSet::default()));
+        }
+        self.block_output_bytes = output_bytes;
         let receipt = Receipt {
             tx: id,
             status: Status::Ok,
@@ -266,6 +278,15 @@ pub fn caller(identity: &Identity) -> Caller {
         attributes: identity.attributes.clone(),
         certificate: identity.certificate,
     }
+}
+
+/// Bytes that a transaction leaves behind: what it wrote, returned and emitted.
+fn output_bytes(value: &Bytes, finished: &Finished) -> usize {
+    let writes = finished.writes.0.iter();
+    let written: usize =
+        writes.map(|(at, v)| at.key.len() + v.as_ref().map_or(0, Bytes::len)).sum();
+    let emitted: usize = finished.events.iter().map(|e| e.name.len() + e.payload.len()).sum();
+    value.len() + written + emitted
 }
 
 fn failed(tx: TxId, fault: Fault, fuel: u64) -> Receipt {
