@@ -1,6 +1,8 @@
 //! The integration tests, one binary: each topic is a module.
 
 mod chain_fixture;
+#[cfg(feature = "rest")]
+mod cluster;
 mod crash;
 mod guard;
 mod ledger;

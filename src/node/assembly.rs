@@ -1,5 +1,5 @@
-//! Wires every part of a node, top to bottom: identity, crypto, storage, ledger, contracts, network,
-//! pipeline, API.
+//! Wires every part of a node, top to bottom: identity, crypto, storage, ledger, contracts,
+//! network, pipeline, API.
 //!
 //! Each part gets plain values and the parts below it. Whatever is refused here is refused before
 //! a port is open.
@@ -18,14 +18,14 @@ use crate::chaincode::contracts::Contracts;
 use crate::chaincode::contracts::Options;
 use crate::consensus;
 use crate::consensus::Plugin;
+use crate::crypto::Check;
 use crate::crypto::routing::Crypto;
 use crate::crypto::routing::Routing;
 use crate::crypto::verify_pool::PoolConfig;
 use crate::crypto::verify_pool::VerifyPool;
 use crate::ledger::Ledger;
-use crate::membership::directory::Directory;
-use crate::crypto::Check;
 use crate::membership::consortium::read_genesis;
+use crate::membership::directory::Directory;
 use crate::membership::identity::Purpose;
 use crate::membership::identity::Role;
 use crate::membership::msp::Msp;
@@ -102,8 +102,7 @@ impl Node {
         .map_err(refused)?;
         network.start(pipeline.inbox.clone()).map_err(refused)?;
         let service = Service::new(pipeline.handle.clone(), config.api.open);
-        let listening =
-            Listening::start(&service, sockets, &tls, runtime).map_err(refused)?;
+        let listening = Listening::start(&service, sockets, &tls, runtime).map_err(refused)?;
         Ok(Self { pipeline, network, listening, runtime: runtime.clone() })
     }
 
@@ -253,11 +252,7 @@ fn network(
     Grpc::new(config).map_err(refused)
 }
 
-fn tls_identity(
-    config: &Config,
-    genesis: &Genesis,
-    msp: &Msp,
-) -> Result<TlsIdentity, StartError> {
+fn tls_identity(config: &Config, genesis: &Genesis, msp: &Msp) -> Result<TlsIdentity, StartError> {
     let tls = msp.tls.as_ref().ok_or_else(|| {
         let folder = config.node.identity.display();
         StartError(format!("{folder} has no tls folder; a node needs a TLS certificate"))

@@ -1,8 +1,8 @@
 //! Runs a node until a signal or a failure ends it.
 //!
-//! SIGTERM and SIGINT stop it in order: listeners, network, stations, ledger. A station that fails ends the process at
-//! once with exit code 70: after a failed write nothing may be answered or signed any more, and what is durable is found
-//! again at the next start.
+//! SIGTERM and SIGINT stop it in order: listeners, network, stations, ledger. A station that fails
+//! ends the process at once with exit code 70: after a failed write nothing may be answered or
+//! signed any more, and what is durable is found again at the next start.
 
 use std::path::Path;
 use std::sync::Arc;
