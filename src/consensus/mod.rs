@@ -18,7 +18,9 @@
 //!    any message of that step leaves. A failed write stops the process.
 //! 3. Own messages return through the loopback as inputs, signed, and are counted like those of
 //!    others. A core never counts a message before it came back.
-//! 4. `Deliver` is contiguous in sequence numbers, final, and carries its quorum certificate.
+//! 4. `Deliver` is contiguous in sequence numbers, final, and carries its quorum certificate. The
+//!    one exception: a null request may skip null requests below it that nobody holds any more; its
+//!    certificate binds the last block's hash, so no block is skipped.
 //! 5. After a restart the driver builds the core anew from the ledger's tip and the records that
 //!    were persisted since the last `Compact`, in order, then announces every batch it still holds
 //!    with `BatchAvailable`.

@@ -36,6 +36,7 @@ pub struct Batches {
     recent: VecDeque<BatchId>,
     recent_ids: BTreeSet<BatchId>,
     arrivals: u64,
+    unrecorded: usize,
 }
 
 impl Batches {
@@ -59,6 +60,7 @@ impl Batches {
     pub fn delivered(&mut self, id: BatchId) -> Option<Pending> {
         if self.recent_ids.insert(id) {
             self.recent.push_back(id);
+            self.unrecorded += 1;
             if self.recent.len() > limits::RECENT_BATCHES_MAX {
                 let oldest = self.recent.pop_front().expect("just above the bound");
                 self.recent_ids.remove(&oldest);
@@ -70,6 +72,12 @@ impl Batches {
             *count -= 1;
         }
         Some(pending)
+    }
+
+    /// The ids delivered since this was last asked, oldest first: what the log does not hold yet.
+    pub fn take_unrecorded(&mut self) -> Vec<BatchId> {
+        let known = self.recent.len().saturating_sub(std::mem::take(&mut self.unrecorded));
+        self.recent.iter().skip(known).copied().collect()
     }
 
     /// Waiting times begin again: a new primary is not blamed for the last one's delay.

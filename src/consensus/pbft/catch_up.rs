@@ -23,6 +23,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::consensus::Delivered;
+use crate::consensus::Draft;
 use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::pbft::Final;
@@ -90,9 +91,18 @@ impl Pbft {
         effects: &mut Vec<Effect>,
     ) {
         let (n, tip) = (proposal.sequence, self.tip.sequence);
-        let near = n > tip && n.0 - tip.0 <= self.window();
+        if n <= tip || certificate.check_shape(&self.replicas).is_err() {
+            return;
+        }
         let next = n.0 == tip.0.saturating_add(1);
-        if !near || certificate.check_shape(&self.replicas).is_err() {
+        if !next && proposal == Proposal::null(n) {
+            let (_, digest) = self.tip.extend(self.chain, &proposal);
+            if digest == certificate.vote.digest {
+                self.null_ahead = Some(Delivered { proposal, certificate });
+                return;
+            }
+        }
+        if n.0 - tip.0 > self.window() {
             return;
         }
         if next {
@@ -114,6 +124,22 @@ impl Pbft {
         self.finals.insert(n, Final { delivered, missing, fetches: 0 });
     }
 
+    /// Delivers a null request far above the tip where it proves that only null requests lie
+    /// between: nobody may hold those any more, and there are no blocks to fetch.
+    pub(super) fn skip_nulls(&mut self, effects: &mut Vec<Effect>) {
+        let Some(delivered) = self.null_ahead.take() else { return };
+        let (tip, digest) = self.tip.extend(self.chain, &delivered.proposal);
+        if tip.sequence <= self.tip.sequence || digest != delivered.certificate.vote.digest {
+            return;
+        }
+        self.tip = tip;
+        self.finals.retain(|n, _| *n > tip.sequence);
+        self.log.forget_extensions();
+        self.last_null = Some(delivered.clone());
+        self.pace.on_delivered();
+        effects.push(Effect::Deliver(delivered));
+    }
+
     /// Asks the driver for blocks: up to the stable checkpoint, or up to what f+1 replicas say
     /// they delivered, or one step on the word of a single one.
     pub(super) fn catch_up(&self, effects: &mut Vec<Effect>) {
@@ -124,12 +150,33 @@ impl Pbft {
             effects.push(Effect::CatchUp { sequence: self.log.low(), from });
             return;
         }
-        let from = self.others(self.ahead.iter().filter(|(_, n)| **n > tip).map(|(id, _)| *id));
+        let from = self.believed_ahead();
         if from.is_empty() {
             return;
         }
         let sequence = self.weakly_proven().max(SequenceNumber(tip.0.saturating_add(1)));
         effects.push(Effect::CatchUp { sequence, from });
+    }
+
+    /// Replicas that say they are ahead, without those whose word has led nowhere unless f+1 agree.
+    pub(super) fn believed_ahead(&self) -> Vec<ReplicaId> {
+        let tip = self.tip.sequence;
+        let proven = self.weakly_proven() > tip;
+        let ahead = self.ahead.iter().filter(|(_, n)| **n > tip).map(|(id, _)| *id);
+        self.others(ahead.filter(|id| proven || self.doubted(*id) < LONE_CLAIMS_MAX))
+    }
+
+    /// A catch-up was asked for on the word of too few: each one counts against them until
+    /// something is delivered.
+    pub(super) fn doubt_lone_claims(&mut self) {
+        for id in self.believed_ahead() {
+            let doubts = self.doubts.entry(id).or_default();
+            *doubts = doubts.saturating_add(1);
+        }
+    }
+
+    fn doubted(&self, replica: ReplicaId) -> u32 {
+        self.doubts.get(&replica).copied().unwrap_or(0)
     }
 
     /// True where f+1 replicas, or a certificate, show that others are ahead of this one.
@@ -218,18 +265,20 @@ impl Pbft {
             }
         }
         let from = status.delivered.0.saturating_add(1);
+        let null = self.last_null.as_ref().filter(|d| d.proposal.sequence.0 > from);
+        if let Some(null) = null.filter(|_| self.log.remembered(SequenceNumber(from)).is_none()) {
+            effects.push(Effect::Send { to, message: self.committed_draft(null) });
+        }
         let last = from.saturating_add(limits::STATUS_ANSWER_SEQUENCES_MAX - 1);
         for n in from..=last.min(self.tip.sequence.0) {
             let Some(delivered) = self.log.remembered(SequenceNumber(n)) else { break };
-            let message = self.draft(
-                None,
-                &Message::Committed {
-                    proposal: delivered.proposal.clone(),
-                    certificate: delivered.certificate.clone(),
-                },
-            );
-            effects.push(Effect::Send { to, message });
+            effects.push(Effect::Send { to, message: self.committed_draft(delivered) });
         }
+    }
+
+    fn committed_draft(&self, delivered: &Delivered) -> Draft {
+        let (proposal, certificate) = (delivered.proposal.clone(), delivered.certificate.clone());
+        self.draft(None, &Message::Committed { proposal, certificate })
     }
 
     fn answer_with_view(
@@ -296,5 +345,7 @@ impl Pbft {
 
 /// Replicas that answer one status with certificates and proposals.
 const BULK_SENDERS: u64 = 2;
+/// Catch-ups asked for on the word of less than f+1 replicas, without a delivery in between.
+const LONE_CLAIMS_MAX: u32 = 4;
 /// Ticks after which a batch is named as waiting.
 const WAITING_TICKS_MIN: u64 = 1;

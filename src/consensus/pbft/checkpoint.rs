@@ -62,6 +62,10 @@ impl Pbft {
         self.executed = self.executed.max(executed.sequence);
         self.take_checkpoint(executed.sequence, executed.checkpoint, effects);
         self.log.advance(self.log.low(), self.executed);
+        let null = self.last_null.as_ref().filter(|d| d.proposal.sequence == executed.sequence);
+        if let Some(certificate) = null.map(|d| d.certificate.clone()) {
+            effects.push(Effect::Persist(Record::Null { certificate }.to_log()));
+        }
     }
 
     /// Blocks came from others: the tip moves, and everything below it is settled.
@@ -79,6 +83,7 @@ impl Pbft {
         self.finals.retain(|n, _| *n > tip.sequence);
         self.log.forget_extensions();
         self.pace.on_delivered();
+        self.doubts.clear();
         self.take_checkpoint(tip.sequence, checkpoint, effects);
         self.log.advance(self.log.low(), self.executed);
     }
@@ -135,6 +140,9 @@ impl Pbft {
         self.log.advance(n, self.executed);
         self.checkpoints.own.retain(|own, _| *own >= n);
         self.checkpoints.votes.retain(|voted, _| *voted > n);
+        effects.push(Effect::Persist(Record::Stable { certificate: certificate.clone() }.to_log()));
+        let batches = self.batches.take_unrecorded();
+        effects.push(Effect::Persist(Record::Recent { batches }.to_log()));
         self.checkpoints.stable = Some(certificate);
         let tip = self.tip.sequence;
         self.early.retain(|(_, early), _| *early > n.max(tip));

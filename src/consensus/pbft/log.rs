@@ -206,6 +206,11 @@ impl Log {
         }
     }
 
+    /// Batches of the last `window` deliveries.
+    pub fn remembered_batches(&self) -> impl Iterator<Item = BatchId> {
+        self.history.values().flat_map(|d| d.proposal.batches.iter().map(|b| b.id))
+    }
+
     /// A delivery of the last `window` ones.
     pub fn remembered(&self, sequence: SequenceNumber) -> Option<&Delivered> {
         self.history.get(&sequence)

@@ -32,6 +32,11 @@
 //!   replica.
 //! * A replica that hears no quorum does not suspect: cut off, it stays in its view and comes back
 //!   as a laggard instead of alone in a higher view.
+//! * A replica that waits alone in a higher view for long is joined there, ever more rarely.
+//! * A later null request's certificate lets a laggard skip the null requests below it: it binds
+//!   the hash of the last block.
+//! * Where view-changes bring back two proposals with one batch, the upper one becomes a null
+//!   request: it cannot have been committed.
 //! * Status and committed messages replace the client's retransmission.
 //!
 //! Sources: Castro and Liskov, "Practical Byzantine Fault Tolerance", OSDI 1999, and "... and
@@ -122,6 +127,10 @@ pub struct Pbft {
     early: BTreeMap<(ReplicaId, SequenceNumber), Early>,
     /// Committed proposals that others sent, within one window above the tip.
     finals: BTreeMap<SequenceNumber, Final>,
+    /// The last null request delivered.
+    last_null: Option<Delivered>,
+    /// A later null request that proves that no block lies between the tip and it.
+    null_ahead: Option<Delivered>,
     /// Last sequence number this replica assigned, or the new-view did, in the view.
     proposed: SequenceNumber,
     /// The highest view-change of each replica for a view that has not begun.
@@ -136,6 +145,10 @@ pub struct Pbft {
     composed: Option<View>,
     /// Highest sequence number each other replica says it delivered.
     ahead: BTreeMap<ReplicaId, SequenceNumber>,
+    /// For each replica alone in a higher view: ticks it waits, and times it was joined.
+    lone: BTreeMap<ReplicaId, (u64, u32)>,
+    /// Catch-ups that each such word led to since the last delivery.
+    doubts: BTreeMap<ReplicaId, u32>,
     /// Offences already reported.
     accused: BTreeSet<(ReplicaId, &'static str)>,
     pace: Pace,
@@ -179,6 +192,8 @@ impl Pbft {
             checkpoints: Checkpoints::default(),
             early: BTreeMap::new(),
             finals: BTreeMap::new(),
+            last_null: None,
+            null_ahead: None,
             proposed: SequenceNumber(0),
             view_changes: BTreeMap::new(),
             own_view_change: None,
@@ -186,6 +201,8 @@ impl Pbft {
             new_view_top: None,
             composed: None,
             ahead: BTreeMap::new(),
+            lone: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             accused: BTreeSet::new(),
             pace: Pace::new(tip.sequence),
         };

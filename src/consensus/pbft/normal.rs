@@ -314,8 +314,12 @@ impl Pbft {
                 self.pace.on_batch_delivered(held);
             }
             self.log.remember(delivered.clone());
+            if delivered.proposal.is_null() {
+                self.last_null = Some(delivered.clone());
+            }
             self.finals.remove(&tip.sequence);
             self.pace.on_delivered();
+            self.doubts.clear();
             effects.push(Effect::Deliver(delivered));
         }
     }

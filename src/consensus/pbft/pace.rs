@@ -3,8 +3,8 @@
 //!
 //! | timer | armed while | fires |
 //! | --- | --- | --- |
-//! | Request | the view is active and something known is not delivered; again at each delivery | suspect the primary |
-//! | ViewChange | a quorum demands this view or a higher one, and it has not begun | demand the next view |
+//! | Request | something known is not delivered; again at each delivery | suspect the primary |
+//! | ViewChange | a quorum demands this view or higher, not begun yet | demand the next view |
 //! | Retransmit | something is unfinished | a tick: status, fetches, catch-up, fairness |
 //! | NullRequest | primary of an active view; again at each proposal | propose a null request |
 //!
@@ -50,6 +50,7 @@ pub struct Pace {
     tip_at_tick: SequenceNumber,
     low_at_tick: SequenceNumber,
     stalled_ticks: u64,
+    demanding: u64,
     empty_pipe: u64,
     newest_delivered: u64,
 }
@@ -71,6 +72,7 @@ impl Pace {
             tip_at_tick: tip,
             low_at_tick: SequenceNumber(0),
             stalled_ticks: 0,
+            demanding: 0,
             empty_pipe: 0,
             newest_delivered: 0,
         }
@@ -198,12 +200,17 @@ impl Pbft {
             && self.log.low() == self.pace.low_at_tick;
         self.pace.tip_at_tick = tip;
         self.pace.low_at_tick = self.log.low();
-        if !self.view_active {
+        self.pace.demanding = if self.view_active { 0 } else { self.pace.demanding + 1 };
+        if repeats(self.pace.demanding) {
             self.repeat_view_change(effects);
         }
         self.fetch_missing(effects);
         if self.pace.stalled_ticks >= STALLED_TICKS_BEFORE_CATCH_UP {
             self.catch_up(effects);
+            self.doubt_lone_claims();
+        }
+        if self.pace.stalled_ticks >= STALLED_TICKS_BEFORE_SKIP {
+            self.skip_nulls(effects);
         }
         let oldest = self.batches.in_order().next().map(|p| p.tick);
         let waiting = oldest.is_some_and(|tick| tick + 2 < self.pace.tick);
@@ -212,6 +219,9 @@ impl Pbft {
         }
         if self.view_active && self.primary_is_unfair(oldest) && self.hears_quorum() {
             self.demand_next_view(effects);
+        }
+        if let Some(view) = self.lone_view() {
+            self.start_view_change(view, effects);
         }
     }
 
@@ -231,6 +241,29 @@ impl Pbft {
         let overtaken = self.pace.newest_delivered >= oldest + patience
             && self.pace.tick >= oldest + 2 * patience;
         overtaken || self.pace.empty_pipe >= 2 * patience
+    }
+
+    /// The view in which another replica has been waiting alone for long. It promised to take part
+    /// in no lower one, so it is lost to this view; the network is better off with it. The wait
+    /// doubles each time, so that a liar cannot keep the view moving.
+    fn lone_view(&mut self) -> Option<View> {
+        if !self.view_active {
+            return None;
+        }
+        let reach = View(self.view.0.saturating_add(self.replicas.len() as u64));
+        let ahead = |view: View| view > self.view && view <= reach;
+        let waiting = self.view_changes.iter().filter(|(_, (_, m))| ahead(m.view));
+        let mut joined = None;
+        for (id, (_, message)) in waiting {
+            let (ticks, times) = self.lone.entry(*id).or_default();
+            *ticks += 1;
+            if *ticks >= LONE_TICKS_MIN << *times {
+                *ticks = 0;
+                *times = (*times + 1).min(LONE_DOUBLINGS_MAX);
+                joined = joined.max(Some(message.view));
+            }
+        }
+        joined
     }
 
     /// Sends the own view-change again, as it was signed.
@@ -261,9 +294,10 @@ impl Pbft {
         !self.view_active
             || self.is_behind()
             || !self.finals.is_empty()
+            || self.view_changes.values().any(|(_, m)| m.view > self.view)
             || self.checkpoints.own_above(self.log.low()).next().is_some()
-            || self.ahead.values().any(|n| *n > tip)
-            || self.early.iter().any(|((_, n), early)| *n > tip && early.view >= self.view)
+            || !self.believed_ahead().is_empty()
+            || self.early.iter().any(|((_, n), early)| *n > tip && early.view == self.view)
             || self.log.above(tip).any(|(_, e)| e.prepares.len() >= weak || e.commits.len() >= weak)
     }
 
@@ -286,9 +320,21 @@ impl Pbft {
     }
 }
 
+/// A view-change is sent again at every tick at first, then ever more rarely: a replica alone in
+/// its view must not keep the others checking certificates.
+fn repeats(ticks: u64) -> bool {
+    (1..=8).contains(&ticks) || (ticks > 8 && ticks.is_multiple_of(8))
+}
+
 /// Deliveries in a row after which the waits shrink by half.
 const DELIVERIES_PER_DECAY: u32 = 8;
 /// Doublings are counted up to here; the cap of the configuration is reached long before.
 const FAILURES_MAX: u32 = 20;
+/// Ticks without delivery after which null requests are skipped: fetched blocks come first.
+const STALLED_TICKS_BEFORE_SKIP: u64 = 6;
+/// Ticks that a replica waits alone in a higher view before it is joined, the first time.
+const LONE_TICKS_MIN: u64 = 32;
+/// Doublings of that wait.
+const LONE_DOUBLINGS_MAX: u32 = 16;
 /// Ticks without delivery after which blocks are asked for where others are ahead.
 const STALLED_TICKS_BEFORE_CATCH_UP: u64 = 2;

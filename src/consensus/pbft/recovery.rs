@@ -1,13 +1,14 @@
 //! Floor 2: PBFT's records in the write-ahead log, and the state rebuilt from them.
 //!
 //! ```text
-//! 1 accepted     view u64 | proposal                       what prepare (and pre-prepare) voted for
-//! 2 prepared     certificate | proposal | commit digest 32  before the commit vote
-//! 3 view-change  body bytes                                own demand, sent again byte for byte
-//! 4 new-view     envelope                                  the view entered
-//! 5 checkpoint   sequence u64 | digest 32                  own checkpoint vote
-//! 6 stable       certificate                               the low watermark
-//! 7 recent       batch ids u32 x 32                        delivered lately
+//! 1 accepted     view u64 | proposal             what pre-prepare and prepare voted for
+//! 2 prepared     certificate | proposal | commit digest 32     before the commit vote
+//! 3 view-change  body bytes                      own demand, sent again byte for byte
+//! 4 new-view     envelope                        the view entered
+//! 5 checkpoint   sequence u64 | digest 32        own checkpoint vote
+//! 6 stable       certificate                     the low watermark
+//! 7 recent       batch ids u32 x 32              delivered since the last such record
+//! 8 null         certificate                     the last null request executed here
 //! ```
 //!
 //! Invariants: applying the records in order gives back every vote this replica ever sent above
@@ -18,6 +19,7 @@
 
 use bytes::Bytes;
 
+use crate::consensus::Delivered;
 use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::LogRecord;
@@ -57,6 +59,9 @@ pub enum Record {
     Stable { certificate: QuorumCertificate },
     /// Batches delivered lately, oldest first.
     Recent { batches: Vec<BatchId> },
+    /// The commit certificate of the last null request executed here: a ledger keeps none, and
+    /// without it a restart would fall back to the last block's sequence number.
+    Null { certificate: QuorumCertificate },
 }
 
 impl Record {
@@ -129,6 +134,8 @@ impl Pbft {
         let checkpoints = self.checkpoints.own_above(self.log.low());
         records
             .extend(checkpoints.map(|(sequence, digest)| Record::Checkpoint { sequence, digest }));
+        let null = self.last_null.clone().filter(|d| d.proposal.sequence <= self.executed);
+        records.extend(null.map(|d| Record::Null { certificate: d.certificate }));
         records.push(Record::Recent { batches: self.batches.recent().collect() });
         records.iter().map(Record::to_log).collect()
     }
@@ -168,6 +175,17 @@ impl Pbft {
                     self.batches.delivered(id);
                 }
             }
+            Record::Null { certificate } => {
+                let proposal = Proposal::null(certificate.vote.slot.sequence);
+                let (tip, digest) = self.tip.extend(self.chain, &proposal);
+                if tip.sequence > self.tip.sequence && digest == certificate.vote.digest {
+                    self.tip = tip;
+                    self.executed = tip.sequence;
+                }
+                if digest == certificate.vote.digest {
+                    self.last_null = Some(Delivered { proposal, certificate });
+                }
+            }
         }
     }
 
@@ -175,6 +193,7 @@ impl Pbft {
         let sequence = certificate.vote.slot.sequence;
         if sequence > self.log.low() {
             self.checkpoints.stable = Some(certificate);
+            self.checkpoints.own.retain(|own, _| *own >= sequence);
             self.log.advance(sequence, self.executed);
         }
     }
@@ -185,11 +204,6 @@ impl Pbft {
         }
         let digest = proposal.digest(&self.chain);
         let n = proposal.sequence;
-        if n <= self.tip.sequence {
-            for batch in &proposal.batches {
-                self.batches.delivered(batch.id);
-            }
-        }
         let Some(entry) = self.log.entry(n) else { return };
         match &mut entry.assignment {
             Some(a) if a.digest == digest => a.voted = true,
@@ -251,6 +265,10 @@ impl Encode for Record {
                 w.u8(7);
                 w.list(batches);
             }
+            Self::Null { certificate } => {
+                w.u8(8);
+                certificate.encode(w);
+            }
         }
     }
 }
@@ -270,6 +288,7 @@ impl Decode for Record {
             },
             6 => Self::Stable { certificate: QuorumCertificate::decode(r)? },
             7 => Self::Recent { batches: r.list("recent batches", limits::RECENT_BATCHES_MAX)? },
+            8 => Self::Null { certificate: QuorumCertificate::decode(r)? },
             _ => return Err(DecodeError::Invalid { field: "record kind", reason: "unknown" }),
         })
     }

@@ -17,6 +17,7 @@
 //! Source: Castro and Liskov 1999, sections 4.4 and 4.5.2.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -33,6 +34,7 @@ use crate::consensus::pbft::recovery::Record;
 use crate::types::certificate::QuorumCertificate;
 use crate::types::codec::DecodeError;
 use crate::types::digest::Digest;
+use crate::types::ids::BatchId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
 use crate::types::limits;
@@ -63,7 +65,7 @@ impl Pbft {
         let message = Message::ViewChange(ViewChange {
             view,
             stable: self.checkpoints.stable.clone(),
-            prepared: self.log.prepared(),
+            prepared: self.carried(),
         });
         let body = message.to_body(self.replicas.epoch());
         effects.push(Effect::Persist(Record::ViewChange { body: body.clone() }.to_log()));
@@ -207,11 +209,26 @@ impl Pbft {
         if high.0 - low.0 > self.window() {
             return Err(DecodeError::Invalid { field, reason: "prepared above the watermark" });
         }
-        let proposals = (low.0 + 1..=high.0)
-            .map(SequenceNumber)
-            .map(|n| chosen.get(&n).map_or_else(|| Proposal::null(n), |p| p.proposal.clone()))
-            .collect();
+        let mut seen = BTreeSet::new();
+        let mut proposals = Vec::new();
+        for n in (1..=high.0 - low.0).map(|offset| SequenceNumber(low.0 + offset)) {
+            let found = chosen.get(&n).map(|p| &p.proposal);
+            let fresh = found.filter(|p| !p.batches.iter().any(|b| seen.contains(&b.id)));
+            seen.extend(fresh.iter().flat_map(|p| p.batches.iter().map(|b| b.id)));
+            proposals.push(fresh.cloned().unwrap_or_else(|| Proposal::null(n)));
+        }
         Ok(Plan { stable, proposals })
+    }
+
+    /// The prepared certificates that still matter. A proposal above the tip with a batch that is
+    /// already delivered below cannot have been committed (nobody would have accepted it on top of
+    /// that block), and would deliver the batch twice.
+    fn carried(&self) -> Vec<Prepared> {
+        let tip = self.tip.sequence;
+        let below: BTreeSet<BatchId> = self.log.remembered_batches().collect();
+        let again = |p: &Prepared| p.proposal.batches.iter().any(|b| below.contains(&b.id));
+        let all = self.log.prepared().into_iter();
+        all.filter(|p| p.proposal.sequence <= tip || !again(p)).collect()
     }
 
     /// The own view-change before signing; the same body for the same view, always.
