@@ -20,13 +20,16 @@ const X86_CPUINFO: &[u8] = b"processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Proc
 flags\t\t: fpu aes pclmulqdq avx2 sha_ni vaes\n\nprocessor\t: 1\n\
 model name\t: Intel(R) Xeon(R) Processor\nflags\t\t: fpu aes avx2 sha_ni\n";
 
+const MEMINFO: &[u8] = b"MemTotal:       16393216 kB\nMemFree:         1000000 kB\n\
+HugePages_Total:       3\nHugepagesize:       2048 kB\n";
+
 /// A small virtual machine: two threads, no limits.
 #[test]
 fn x86_virtual_machine() {
     let auxv = auxv(&[(16, 1), (AT_PAGESZ, 4096), (0, 0)]);
     let folder = tree(&[
         ("proc/cpuinfo", X86_CPUINFO),
-        ("proc/meminfo", b"MemTotal:       16393216 kB\nMemFree: 1 kB\nHugePages_Total:       3\nHugepagesize:       2048 kB\n"),
+        ("proc/meminfo", MEMINFO),
         ("proc/self/cgroup", b"0::/\n"),
         ("proc/self/auxv", &auxv),
         ("sys/devices/system/cpu/online", b"0-1\n"),
