@@ -3,9 +3,10 @@
 mod chain_fixture;
 #[cfg(feature = "rest")]
 mod cluster;
+#[cfg(feature = "wasm")]
+mod contracts;
 mod crash;
+mod execution;
 mod guard;
 mod ledger;
 mod tidy;
-#[cfg(feature = "wasm")]
-mod contracts;
