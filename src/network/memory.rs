@@ -298,6 +298,3 @@ fn size(message: &Message) -> u64 {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
-
-#[cfg(test)]
-mod tests;
