@@ -53,6 +53,7 @@ use crate::network::peers::Dialling;
 use crate::network::peers::Link;
 use crate::network::peers::PeerAddress;
 use crate::network::quota::Queue;
+use crate::network::recognise::Identify;
 use crate::network::tls;
 use crate::network::tls::Callers;
 use crate::network::tls::Check;
@@ -63,10 +64,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::limits;
-
-/// Says who a leaf certificate (DER) belongs to, or why it is refused here. Must refuse a
-/// certificate that claims another organisation than the root that vouches for it.
-pub type Identify = Arc<dyn Fn(&[u8]) -> Result<Peer, String> + Send + Sync>;
 
 /// Why the network could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +102,7 @@ pub struct Config {
 /// Peers over gRPC.
 pub struct Grpc {
     links: Vec<Arc<Link>>,
-    accepted: Arc<Mutex<BTreeMap<(String, String), Vec<Accepted>>>>,
+    accepted: Arc<Mutex<AcceptedTable>>,
     unstarted: Mutex<Option<Config>>,
     runtime: Handle,
     address: Option<SocketAddr>,
@@ -125,7 +122,7 @@ struct Accepted {
     task: Option<AbortHandle>,
 }
 
-type AcceptedTable = BTreeMap<(String, String), Vec<Accepted>>;
+type AcceptedTable = BTreeMap<Peer, Vec<Accepted>>;
 
 impl Grpc {
     /// Links with empty queues; nothing is dialled or accepted before `start`.
@@ -264,13 +261,13 @@ impl Transport for Grpc {
         let message = Outgoing::from(message);
         let bytes = message.bytes;
         let accepted = locked(&self.accepted);
-        let channels = accepted.get(&key(to)).into_iter().flatten();
+        let channels = accepted.get(to).into_iter().flatten();
         if let Some(newest) = channels.filter(|a| a.class == message.class).next_back() {
             newest.queue.push(message, bytes);
             return;
         }
         drop(accepted);
-        if let Some(link) = self.links.iter().find(|link| key(&link.target.peer) == key(to)) {
+        if let Some(link) = self.links.iter().find(|link| link.target.peer == *to) {
             link.push(message);
         }
     }
@@ -287,16 +284,16 @@ impl Transport for Grpc {
                 bytes_received: link.traffic.received.load(Ordering::Relaxed),
                 dropped: link.dropped(),
             };
-            for channel in accepted.get(&key(&link.target.peer)).into_iter().flatten() {
+            for channel in accepted.get(&link.target.peer).into_iter().flatten() {
                 channel.add_to(&mut status);
             }
             statuses.push(status);
         }
-        for (name, channels) in accepted.iter() {
-            let known = self.links.iter().any(|link| key(&link.target.peer) == *name);
+        for (peer, channels) in accepted.iter() {
+            let known = self.links.iter().any(|link| link.target.peer == *peer);
             let Some(first) = channels.first().filter(|_| !known) else { continue };
             let mut status = PeerStatus {
-                peer: first.peer.clone(),
+                peer: peer.clone(),
                 address: first.address.to_string(),
                 connected: channels.iter().any(|c| c.class == Class::Vote),
                 bytes_sent: 0,
@@ -390,23 +387,23 @@ impl Peering for Service {
 impl Service {
     fn register(&self, accepted: Accepted) -> Registration {
         let mut table = locked(&self.accepted);
-        let name = key(&accepted.peer);
+        let peer = accepted.peer.clone();
         let id = accepted.id;
         let traffic = Arc::clone(&accepted.traffic);
-        let channels = table.entry(name.clone()).or_default();
+        let channels = table.entry(peer.clone()).or_default();
         if channels.len() >= limits::PEER_CONNECTIONS_MAX {
             channels.remove(0).close();
         }
         channels.push(accepted);
-        let link = self.links.iter().find(|link| key(&link.target.peer) == name).cloned();
-        Registration { table: Arc::clone(&self.accepted), name, id, link, traffic }
+        let link = self.links.iter().find(|link| link.target.peer == peer).cloned();
+        Registration { table: Arc::clone(&self.accepted), peer, id, link, traffic }
     }
 }
 
 /// A channel's row in the table; leaves it when dropped, however the channel ended.
 struct Registration {
     table: Arc<Mutex<AcceptedTable>>,
-    name: (String, String),
+    peer: Peer,
     id: u64,
     link: Option<Arc<Link>>,
     traffic: Arc<Traffic>,
@@ -415,13 +412,13 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut table = locked(&self.table);
-        if let Some(channels) = table.get_mut(&self.name) {
+        if let Some(channels) = table.get_mut(&self.peer) {
             for channel in channels.iter().filter(|c| c.id == self.id) {
                 channel.queue.close();
             }
             channels.retain(|c| c.id != self.id);
             if channels.is_empty() {
-                table.remove(&self.name);
+                table.remove(&self.peer);
             }
         }
         if let Some(link) = &self.link {
@@ -443,8 +440,10 @@ struct Receiving {
 impl Receiving {
     fn spawn(mut self, frames: Streaming<wire::Frame>) {
         let table = Arc::clone(&self.registration.table);
-        let (name, id) = (self.registration.name.clone(), self.registration.id);
+        let (peer, id) = (self.peer.clone(), self.registration.id);
+        let registration = self.registration;
         let task = tokio::spawn(async move {
+            let _registration = registration;
             // An observer is answered on this connection only: it has no link that comes up.
             if self.peer.replica.is_none() && self.class == Class::Vote {
                 self.inbox.on_connected(&self.peer);
@@ -459,7 +458,7 @@ impl Receiving {
             }
         });
         let mut table = locked(&table);
-        let channels = table.get_mut(&name).into_iter().flatten();
+        let channels = table.get_mut(&peer).into_iter().flatten();
         for channel in channels.filter(|c| c.id == id) {
             channel.task = Some(task.abort_handle());
         }
@@ -500,18 +499,22 @@ async fn serve(
 fn exactly(expected: Peer, identify: Identify) -> Check {
     Arc::new(move |der| {
         let found = identify(der)?;
-        if key(&found) == key(&expected) {
+        if found == expected {
             return Ok(());
         }
         Err(format!(
-            "expected {}/{} at this address, found {}/{}; check the peer's address",
-            expected.organisation, expected.name, found.organisation, found.name
+            "expected {} at this address, found {}; check the peer's address",
+            named(&expected),
+            named(&found)
         ))
     })
 }
 
-fn key(peer: &Peer) -> (String, String) {
-    (peer.organisation.clone(), peer.name.clone())
+fn named(peer: &Peer) -> String {
+    match peer.replica {
+        Some(replica) => format!("{}/{} (replica {replica})", peer.organisation, peer.name),
+        None => format!("{}/{} (no replica)", peer.organisation, peer.name),
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -524,3 +527,8 @@ const STREAMS_MAX: u32 = 2;
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Tasks that have not ended by then are aborted.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -298,3 +298,6 @@ fn size(message: &Message) -> u64 {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 
 pub mod memory;
 pub mod quota;
+pub mod recognise;
 
 #[cfg(feature = "grpc")]
 pub mod channel;
@@ -125,3 +126,6 @@ pub trait Inbox: Send + Sync {
     /// A link came up: the moment to say where our chain ends.
     fn on_connected(&self, peer: &Peer);
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,7 +177,7 @@ async fn run(
     greeted: &mut bool,
 ) -> Result<(), ChannelError> {
     let lane = link.lane(class);
-    let mut client = open(link, tls, dialling).await?;
+    let mut client = open(link, tls, &dialling.metrics).await?;
     let (open_gate, gate) = oneshot::channel();
     let queue = Arc::clone(&lane.queue);
     let parting = Arc::new(Mutex::new(None));
@@ -209,14 +209,15 @@ async fn run(
     channel::receive(frames, peer, class, dialling.inbox.as_ref(), &mut stop).await
 }
 
-async fn open(
+/// Opens a connection to the link's peer and the gRPC client on it.
+pub(super) async fn open(
     link: &Link,
     tls: Arc<ClientConfig>,
-    dialling: &Dialling,
+    metrics: &Arc<Metrics>,
 ) -> Result<PeeringClient<tonic::transport::Channel>, ChannelError> {
     let address = &link.target.address;
     let traffic = Arc::clone(&link.traffic);
-    let connection = connection::dial(address, tls, traffic, Arc::clone(&dialling.metrics))
+    let connection = connection::dial(address, tls, traffic, Arc::clone(metrics))
         .await
         .map_err(|source| ChannelError::Dial { address: address.clone(), source })?;
     // The one connection; when it ends the channel ends, and `keep_connected` dials anew.

@@ -3,15 +3,23 @@
 //! | name | promise |
 //! | --- | --- |
 //! | agreement | no two correct replicas deliver different content, or chains, at one sequence number |
-//! | contiguity | a core delivers without gaps, above what is executed or restored |
+//! | contiguity | a core delivers without gaps above its tip, but for null requests |
 //! | certificate | what is delivered carries a quorum of valid commit votes over its digest |
-//! | validity | only submitted batches, each once in the chain, held when delivered |
+//! | validity | only submitted batches, held when delivered, each once per view of proposal |
 //! | durability | who voted commit holds all bodies safe from any crash |
 //! | one-vote | a correct replica signs one text per slot, across restarts |
 //! | evidence | only Byzantine replicas are accused, with signed messages of theirs |
 //! | bounds | tables and logs stay within what the window and the replicas allow |
 //! | null-request | a null request makes no block |
 //! | liveness | after the faults all settle on one view and one chain with every batch in it |
+
+//!
+//! Agreement is on blocks: two proposals of a view that differ only in a proposed time at or before
+//! the previous block's make the same block.
+//!
+//! A batch may be in the chain twice, proposed in two views: PBFT must carry over whatever may have
+//! committed, even beside a newer proposal of the same batch. Execution makes its transactions
+//! `Duplicate`.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -32,6 +40,7 @@ use crate::types::ids::BatchId;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
+use crate::types::ids::View;
 use crate::types::replica_set::ReplicaSet;
 use crate::types::vote;
 use crate::types::vote::Phase;
@@ -64,8 +73,8 @@ pub struct Checker {
     replicas: Arc<ReplicaSet>,
     byzantine: BTreeSet<ReplicaId>,
     batches: BTreeMap<BatchId, BatchRef>,
-    committed: Vec<Rc<LedgerEntry>>,
-    committed_batches: BTreeMap<BatchId, SequenceNumber>,
+    committed: BTreeMap<SequenceNumber, Rc<LedgerEntry>>,
+    committed_batches: BTreeMap<BatchId, View>,
     signed: BTreeMap<(ReplicaId, Slot), Digest>,
 }
 
@@ -80,7 +89,7 @@ impl Checker {
             replicas,
             byzantine,
             batches: BTreeMap::new(),
-            committed: Vec::new(),
+            committed: BTreeMap::new(),
             committed_batches: BTreeMap::new(),
             signed: BTreeMap::new(),
         }
@@ -126,10 +135,12 @@ impl Checker {
         safe: impl Fn(ReplicaId, BatchId) -> bool,
     ) {
         let sequence = entry.proposal.sequence;
-        if sequence.0 != before.sequence.0 + 1 {
+        let skips_nulls = entry.proposal.is_null() && sequence > before.sequence;
+        if sequence.0 != before.sequence.0 + 1 && !skips_nulls {
             let text = format!("replica {id} delivers {sequence} after {}", before.sequence);
             return self.fail("contiguity", text);
         }
+        self.check_nothing_skipped(id, before.sequence, sequence);
         self.check_certificate(id, entry, keys);
         for batch in &entry.proposal.batches {
             if !held(batch.id) {
@@ -235,9 +246,18 @@ impl Checker {
         }
     }
 
-    /// Committed sequence numbers so far.
-    pub fn committed(&self) -> &[Rc<LedgerEntry>] {
-        &self.committed
+    /// A correct replica starts on the chain that ends at `tip` and takes `delivered` as delivered.
+    pub fn on_start(&mut self, id: ReplicaId, tip: &Tip, delivered: SequenceNumber) {
+        self.check_nothing_skipped(id, tip.sequence, SequenceNumber(delivered.0 + 1));
+    }
+
+    /// No block may be committed between two sequence numbers that a replica passes over.
+    fn check_nothing_skipped(&mut self, id: ReplicaId, after: SequenceNumber, to: SequenceNumber) {
+        let mut between = self.committed.range(after..to).filter(|(n, _)| **n > after);
+        if let Some((n, _)) = between.find(|(_, entry)| !entry.proposal.is_null()) {
+            let text = format!("replica {id} goes from {after} to {to} over the block at {n}");
+            self.fail("agreement", text);
+        }
     }
 
     fn check_certificate(&mut self, id: ReplicaId, entry: &LedgerEntry, keys: &Keys) {
@@ -263,9 +283,8 @@ impl Checker {
 
     fn check_agreement(&mut self, id: ReplicaId, entry: &Rc<LedgerEntry>) {
         let sequence = entry.proposal.sequence;
-        let index = usize::try_from(sequence.0 - 1).expect("sequence numbers of a run are small");
-        if let Some(first) = self.committed.get(index) {
-            if first.digest != entry.digest || first.proposal != entry.proposal {
+        if let Some(first) = self.committed.get(&sequence) {
+            if first.digest != entry.digest || first.tip != entry.tip {
                 let text = format!(
                     "replica {id} delivers {:?} at {sequence}, another one delivered {:?}",
                     entry.proposal, first.proposal
@@ -274,21 +293,21 @@ impl Checker {
             }
             return;
         }
-        if index != self.committed.len() {
-            return self.fail("contiguity", format!("replica {id} is first at {sequence}"));
-        }
         self.count(if entry.proposal.is_null() { "null_requests" } else { "blocks" });
         for batch in &entry.proposal.batches {
             if self.batches.get(&batch.id) != Some(batch) {
                 let text = format!("replica {id} delivers {batch:?} that nobody submitted");
                 self.fail("validity", text);
             }
-            if let Some(before) = self.committed_batches.insert(batch.id, sequence) {
-                let text = format!("{:?} is in {before} and in {sequence}", batch.id);
+            let view = entry.proposal.view;
+            let Some(before) = self.committed_batches.insert(batch.id, view) else { continue };
+            self.count("batches_repeated");
+            if before == view {
+                let text = format!("view {view} put {:?} twice, again at {sequence}", batch.id);
                 self.fail("validity", text);
             }
         }
-        self.committed.push(Rc::clone(entry));
+        self.committed.insert(sequence, Rc::clone(entry));
     }
 }
 

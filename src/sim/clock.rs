@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::consensus::Timer;
 use crate::sim::keys::Wire;
-use crate::types::ids::SequenceNumber;
+use crate::types::ids::Height;
 
 /// One second of virtual time, microseconds.
 pub const SECOND_US: u64 = 1_000_000;
@@ -41,10 +41,10 @@ pub enum Event {
     Synced { node: NodeIndex, incarnation: u64, upto: u64 },
     /// The oldest delivered proposal is executed and durable.
     Executed { node: NodeIndex, incarnation: u64 },
-    /// A node behind looks for a source.
-    CatchUpTry { node: NodeIndex, incarnation: u64 },
+    /// A node looks whether it is behind.
+    CatchUpTick { node: NodeIndex },
     /// Blocks arrive from the source.
-    CatchUpDone { node: NodeIndex, incarnation: u64, source: NodeIndex, upto: SequenceNumber },
+    CatchUpDone { node: NodeIndex, incarnation: u64, source: NodeIndex, upto: Height },
     /// A node offers undelivered batch bodies to those who lack them.
     Relay { node: NodeIndex },
     /// The next entry of the fault script.

@@ -22,6 +22,7 @@ use crate::sim::options::Options;
 use crate::sim::options::Persona;
 use crate::sim::random::Stream;
 use crate::sim::trace::Trace;
+use crate::sim::transfer::CATCH_UP_TICK_US;
 use crate::types::batch::BatchRef;
 use crate::types::block::Tip;
 use crate::types::digest::Digest;
@@ -158,6 +159,7 @@ impl<'a> Cluster<'a> {
             self.start(node);
             let offset = self.random.bodies.below(RELAY_US);
             self.queue.schedule(offset, Event::Relay { node });
+            self.queue.schedule(offset % CATCH_UP_TICK_US, Event::CatchUpTick { node });
             if self.nodes[node].persona.is_some() {
                 self.queue.schedule(offset, Event::Persona { node });
             }
@@ -200,11 +202,7 @@ impl<'a> Cluster<'a> {
                     self.on_executed(node);
                 }
             }
-            Event::CatchUpTry { node, incarnation } => {
-                if self.alive(node, incarnation) {
-                    self.on_catch_up_try(node);
-                }
-            }
+            Event::CatchUpTick { node } => self.on_catch_up_tick(node),
             Event::CatchUpDone { node, incarnation, source, upto } => {
                 if self.alive(node, incarnation) {
                     self.on_catch_up_done(node, source, upto);
@@ -289,7 +287,7 @@ impl<'a> Cluster<'a> {
         if !node.view_active {
             self.checker.count("crashes_in_view_change");
         }
-        if node.catch_up.is_some() {
+        if node.fetching {
             self.checker.count("crashes_in_catch_up");
         }
         node.power_off();

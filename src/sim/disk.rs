@@ -16,7 +16,7 @@ use crate::types::block::Tip;
 use crate::types::certificate::QuorumCertificate;
 use crate::types::digest::Digest;
 use crate::types::ids::BatchId;
-use crate::types::ids::SequenceNumber;
+use crate::types::ids::Height;
 use crate::types::proposal::Proposal;
 use crate::types::vote::Slot;
 
@@ -112,7 +112,7 @@ impl Disk {
         true
     }
 
-    /// Appends a committed entry, durably; the caller keeps the order.
+    /// Appends a block, durably; the caller keeps the order.
     pub fn append_ledger(&mut self, entry: Rc<LedgerEntry>) {
         for batch in &entry.proposal.batches {
             self.bodies.remove(&batch.id);
@@ -206,13 +206,13 @@ impl Disk {
         self.ledger_batches.contains(&id)
     }
 
-    /// The committed entry of that sequence number.
-    pub fn entry(&self, sequence: SequenceNumber) -> Option<&Rc<LedgerEntry>> {
-        let index = usize::try_from(sequence.0.checked_sub(1)?).ok()?;
+    /// The block of that height.
+    pub fn block(&self, height: Height) -> Option<&Rc<LedgerEntry>> {
+        let index = usize::try_from(height.0.checked_sub(1)?).ok()?;
         self.ledger.get(index)
     }
 
-    /// The last committed entry.
+    /// The last block.
     pub fn last(&self) -> Option<&Rc<LedgerEntry>> {
         self.ledger.last()
     }

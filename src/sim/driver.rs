@@ -29,6 +29,7 @@ use crate::sim::keys::Wire;
 use crate::sim::node::Outgoing;
 use crate::sim::options::CrashPoint;
 use crate::sim::options::Sabotage;
+use crate::types::block::Tip;
 use crate::types::codec::Decode;
 use crate::types::digest::Digest;
 use crate::types::ids::ReplicaId;
@@ -54,9 +55,16 @@ impl Cluster<'_> {
         };
         let core = (self.plugin.build)(setup);
         let held: Vec<_> = node.disk.pending_bodies().collect();
+        // A core may know from its log that null requests followed the last block.
+        let sequence = core.status().delivered.max(tip.sequence);
         let node = &mut self.nodes[at];
         node.core = Some(core);
-        node.delivered = tip;
+        node.delivered = Tip { sequence, ..tip };
+        node.executed = tip.sequence;
+        node.moved_us = self.now_us;
+        if node.persona.is_none() {
+            self.checker.on_start(node.id, &tip, sequence);
+        }
         self.trace.note(self.now_us, at, "start", tip.sequence.0, || format!("{tip:?}"));
         self.input(at, Input::Start);
         for id in held {

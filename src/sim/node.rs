@@ -19,7 +19,9 @@ use crate::types::ids::BatchId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
+use crate::types::signature::Signature;
 use crate::types::vote::Slot;
+use crate::types::vote::Vote;
 
 /// A message that waits for its step to be durable.
 pub struct Outgoing {
@@ -41,6 +43,10 @@ pub struct Node {
     pub audience: Option<BTreeSet<ReplicaId>>,
     /// Messages a persona keeps for later use, at most `MEMORY_MESSAGES_MAX`.
     pub memory: VecDeque<Envelope>,
+    /// Votes a persona has cast besides those of its core.
+    pub echoed: BTreeSet<Vote>,
+    /// Messages a persona keeps to itself for good.
+    pub withheld: BTreeSet<Signature>,
     /// The state machine; absent while the replica is down.
     pub core: Option<Box<dyn Core>>,
     /// Number of starts: events of an earlier life are dropped.
@@ -65,8 +71,14 @@ pub struct Node {
     pub executing: VecDeque<Rc<LedgerEntry>>,
     /// True while an execution is under way.
     pub execution_busy: bool,
-    /// Sequence number to catch up to.
-    pub catch_up: Option<SequenceNumber>,
+    /// Sequence number of the last execution or fetched block in this life.
+    pub executed: SequenceNumber,
+    /// Sequence number that the core wants to catch up to.
+    pub wanted: SequenceNumber,
+    /// True while blocks are on their way.
+    pub fetching: bool,
+    /// Virtual time of the last execution, microseconds.
+    pub moved_us: u64,
     /// Distance of its clock from true time, milliseconds.
     pub clock_offset_ms: i64,
     /// Clock last given to the core.
@@ -98,6 +110,8 @@ impl Node {
             persona,
             audience: None,
             memory: VecDeque::new(),
+            echoed: BTreeSet::new(),
+            withheld: BTreeSet::new(),
             core: None,
             incarnation: 0,
             disk: Disk::new(),
@@ -110,7 +124,10 @@ impl Node {
             delivered: genesis,
             executing: VecDeque::new(),
             execution_busy: false,
-            catch_up: None,
+            executed: SequenceNumber(0),
+            wanted: SequenceNumber(0),
+            fetching: false,
+            moved_us: 0,
             clock_offset_ms,
             clock_ms: 0,
             announced: BTreeSet::new(),
@@ -137,7 +154,8 @@ impl Node {
         self.syncing = false;
         self.executing.clear();
         self.execution_busy = false;
-        self.catch_up = None;
+        self.wanted = SequenceNumber(0);
+        self.fetching = false;
         self.clock_ms = 0;
         self.announced.clear();
         self.executing_batches.clear();

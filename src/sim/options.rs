@@ -47,8 +47,10 @@ pub struct Options {
     pub batch_gap_us: u64,
     /// Bodies that do not reach a replica when their author sends them out.
     pub missing_permille: u64,
-    /// Whether catch-up reports every chunk, not only the last.
-    pub restore_by_chunk: bool,
+    /// A scenario's choice: whether a fetched block that the core delivered itself meanwhile is
+    /// reported as restored, as the contract allows, or as executed, as the order station
+    /// does.
+    pub restored_when_stale: bool,
     /// Scripted faults, in order of time.
     pub script: Vec<Fault>,
     /// End of the faults, microseconds.
@@ -191,7 +193,7 @@ impl Options {
             batches: 20,
             batch_gap_us: 100 * MILLISECOND_US,
             missing_permille: 0,
-            restore_by_chunk: false,
+            restored_when_stale: false,
             script: Vec::new(),
             heal_us: 4 * SECOND_US,
             liveness_us: 300 * SECOND_US,
@@ -221,7 +223,6 @@ impl Options {
         let batches = u64::try_from(options.batches).expect("few batches");
         options.batch_gap_us = r.between(1, 2 * options.heal_us / (batches + 1));
         options.missing_permille = if r.chance(500) { r.below(500) } else { 0 };
-        options.restore_by_chunk = r.chance(500);
         if plugin.faults == FaultModel::Byzantine {
             options.personas = draw_personas(r, replicas);
         }
@@ -392,11 +393,11 @@ impl fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "  {} batches every {} ms, {} permille of bodies missing, restored by chunk: {}",
+            "  {} batches every {} ms, {} permille of bodies missing, stale blocks as restored: {}",
             self.batches,
             ms(self.batch_gap_us),
             self.missing_permille,
-            self.restore_by_chunk
+            self.restored_when_stale
         )?;
         for fault in &self.script {
             writeln!(f, "  at {:>6} ms  {:?}", ms(fault.at_us), fault.action)?;

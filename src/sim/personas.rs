@@ -34,8 +34,11 @@ impl Cluster<'_> {
         self.nodes[at].remember(&outgoing.wire.envelope);
         match self.nodes[at].persona {
             Some(Persona::SilentPrimary) if phase == Some(Phase::PrePrepare) => {
+                self.nodes[at].withheld.insert(outgoing.wire.envelope.signature);
                 self.loop_back(at, &outgoing.wire);
             }
+            Some(Persona::SilentPrimary)
+                if self.nodes[at].withheld.contains(&outgoing.wire.envelope.signature) => {}
             Some(Persona::Mute) => self.loop_back(at, &outgoing.wire),
             Some(Persona::Equivocator | Persona::Selective) => self.release_to_some(at, &outgoing),
             Some(Persona::Delayer) => self.release_late(at, &outgoing),
@@ -62,7 +65,7 @@ impl Cluster<'_> {
         self.nodes[at].remember(envelope);
         if self.nodes[at].persona == Some(Persona::VoteEcho)
             && let Ok(vote) = Vote::from_bytes(&envelope.body)
-            && envelope.sender != self.nodes[at].id
+            && self.nodes[at].echoed.insert(vote)
         {
             let wire = self.sign_as(at, envelope.body.clone(), Some(vote.slot));
             self.send_to_all(at, &wire);

@@ -2,8 +2,8 @@
 //!
 //! Bodies: the author sends each to all (some get lost), every holder offers what is undelivered
 //! to those who lack it, a core may fetch. Execution: one after the other, a block is durable when
-//! it is reported. Catch-up: chunks of blocks from a correct replica that is further, checked by
-//! hash and certificate, until the target is reached.
+//! it is reported; a null request leaves nothing. Catch-up: blocks from a correct replica that has
+//! more, checked by hash and certificate; each is reported to the core by itself.
 
 use std::rc::Rc;
 
@@ -11,7 +11,6 @@ use crate::consensus::Delivered;
 use crate::consensus::Executed;
 use crate::consensus::Input;
 use crate::sim::clock::Event;
-use crate::sim::clock::MILLISECOND_US;
 use crate::sim::clock::NodeIndex;
 use crate::sim::cluster::Cluster;
 use crate::sim::cluster::RELAY_US;
@@ -146,10 +145,12 @@ impl Cluster<'_> {
             node.executing_batches.insert(batch.id);
         }
         node.executing.push_back(entry);
-        let waiting = u64::try_from(node.executing.len()).expect("small");
+        let executed = node.executed;
+        let waiting = node.executing.iter().filter(|e| e.proposal.sequence > executed).count();
+        let waiting = u64::try_from(waiting).expect("small");
         self.checker.peak("execution_queue_max", waiting);
-        if waiting > 2 * self.options.parameters.window {
-            let text = format!("{waiting} delivered and not executed, over two windows");
+        if waiting > EXECUTION_QUEUE_MAX.max(2 * self.options.parameters.window) {
+            let text = format!("{waiting} delivered and not executed");
             self.checker.fail("bounds", text);
         }
         self.start_execution(at);
@@ -157,6 +158,16 @@ impl Cluster<'_> {
 
     fn start_execution(&mut self, at: NodeIndex) {
         let node = &mut self.nodes[at];
+        while !node.execution_busy
+            && let Some(front) = node.executing.front()
+            && front.proposal.sequence <= node.executed
+        {
+            for batch in &front.proposal.batches {
+                node.executing_batches.remove(&batch.id);
+            }
+            node.executing.pop_front();
+            self.checker.count("executions_skipped");
+        }
         if node.execution_busy || node.executing.is_empty() {
             return;
         }
@@ -168,24 +179,35 @@ impl Cluster<'_> {
         self.queue.schedule(self.now_us + took_us, event);
     }
 
+    /// As the execute and commit stations do: what a fetched block overtook is skipped in silence,
+    /// a null request is counted and not stored.
     pub(super) fn on_executed(&mut self, at: NodeIndex) {
         let node = &mut self.nodes[at];
         node.execution_busy = false;
         let Some(entry) = node.executing.pop_front() else { return };
-        let sequence = entry.proposal.sequence;
-        let end = node.disk.last().map_or(SequenceNumber(0), |last| last.proposal.sequence);
         for batch in &entry.proposal.batches {
             node.executing_batches.remove(&batch.id);
         }
-        if sequence > end {
-            node.disk.append_ledger(Rc::clone(&entry));
-        } else {
-            self.checker.count("executions_already_restored");
+        let sequence = entry.proposal.sequence;
+        if sequence <= node.executed {
+            self.checker.count("executions_skipped");
+            return self.start_execution(at);
+        }
+        node.executed = sequence;
+        if !entry.proposal.is_null() {
+            let (before, _) = self.tip_of(at).extend(self.chain, &entry.proposal);
+            if before != entry.tip {
+                let text =
+                    format!("replica {}: block {sequence} does not follow", self.nodes[at].id);
+                return self.checker.fail("agreement", text);
+            }
+            self.nodes[at].disk.append_ledger(Rc::clone(&entry));
         }
         let mut checkpoint = entry.checkpoint;
         if self.nodes[at].persona == Some(Persona::DivergentState) {
             checkpoint = Digest::of(&[b"another state", &checkpoint.0]);
         }
+        self.nodes[at].moved_us = self.now_us;
         self.trace.note(self.now_us, at, "executed", sequence.0, || sequence.to_string());
         self.input(at, Input::Executed(Executed { sequence, checkpoint }));
         if self.nodes[at].is_up() {
@@ -200,11 +222,7 @@ impl Cluster<'_> {
             self.checker.on_catch_up(node.id, sequence, SequenceNumber(reached));
         }
         self.trace.note(self.now_us, at, "catch-up", sequence.0, || format!("to {sequence}"));
-        let idle = node.catch_up.is_none();
-        node.catch_up = node.catch_up.max(Some(sequence));
-        if idle {
-            self.plan_catch_up(at, self.now_us + MILLISECOND_US);
-        }
+        node.wanted = node.wanted.max(sequence);
     }
 
     pub(super) fn on_diverged(&mut self, at: NodeIndex, sequence: SequenceNumber) {
@@ -219,109 +237,80 @@ impl Cluster<'_> {
         self.crash(at, REBUILD_US);
     }
 
-    fn plan_catch_up(&mut self, at: NodeIndex, at_us: u64) {
-        let incarnation = self.nodes[at].incarnation;
-        self.queue.schedule(at_us, Event::CatchUpTry { node: at, incarnation });
-    }
-
-    pub(super) fn on_catch_up_try(&mut self, at: NodeIndex) {
-        let end = self.end_of(at);
-        let node = &mut self.nodes[at];
-        let target = node.catch_up.unwrap_or(SequenceNumber(0));
-        if end >= target {
-            node.catch_up = None;
-            return self.restore(at, Vec::new());
+    /// As the catch-up station does: asks one peer for blocks where the core says that it is
+    /// behind, where a peer is far ahead, or ahead while this replica stands still.
+    pub(super) fn on_catch_up_tick(&mut self, at: NodeIndex) {
+        self.queue.schedule(self.now_us + CATCH_UP_TICK_US, Event::CatchUpTick { node: at });
+        let node = &self.nodes[at];
+        if !node.is_up() || node.fetching {
+            return;
         }
+        let here = self.tip_of(at);
+        let still = self.now_us > node.moved_us + STANDSTILL_US;
+        let wanted = here.sequence < node.wanted || still;
         let me = node.id.0;
         let sources: Vec<NodeIndex> = (0..self.nodes.len())
             .filter(|other| {
-                let other_node = &self.nodes[*other];
-                let id = other_node.id.0;
-                other_node.persona.is_none()
-                    && other_node.is_up()
-                    && self.end_of(*other) > end
-                    && !self.network.is_blocked(me, id)
-                    && !self.network.is_blocked(id, me)
+                let source = &self.nodes[*other];
+                source.persona.is_none()
+                    && source.is_up()
+                    && self.tip_of(*other).height.0 > here.height.0 + if wanted { 0 } else { LAG }
+                    && !self.network.is_blocked(me, source.id.0)
+                    && !self.network.is_blocked(source.id.0, me)
             })
             .collect();
-        match self.random.catch_up.pick(&sources).copied() {
-            None => self.plan_catch_up(at, self.now_us + RETRY_US),
-            Some(source) => {
-                let upto = self.end_of(source).0.min(end.0 + CHUNK);
-                let took_us = self.random.catch_up.between(2_000, 60_000);
-                let event = Event::CatchUpDone {
-                    node: at,
-                    incarnation: self.nodes[at].incarnation,
-                    source,
-                    upto: SequenceNumber(upto),
-                };
-                self.queue.schedule(self.now_us + took_us, event);
-            }
+        let Some(source) = self.random.catch_up.pick(&sources).copied() else { return };
+        self.nodes[at].fetching = true;
+        if self.nodes[at].wanted <= here.sequence {
+            self.checker.count("catch_ups_unasked");
         }
+        let took_us = self.random.catch_up.between(2_000, 60_000);
+        let incarnation = self.nodes[at].incarnation;
+        let upto = Height(self.tip_of(source).height.0.min(here.height.0 + CHUNK));
+        let event = Event::CatchUpDone { node: at, incarnation, source, upto };
+        self.queue.schedule(self.now_us + took_us, event);
     }
 
-    pub(super) fn on_catch_up_done(
-        &mut self,
-        at: NodeIndex,
-        source: NodeIndex,
-        upto: SequenceNumber,
-    ) {
-        let mut end = self.end_of(at);
-        let mut fetched = Vec::new();
-        while end < upto {
-            end = SequenceNumber(end.0 + 1);
-            let Some(entry) = self.nodes[source].disk.entry(end).cloned() else { break };
-            let before = self.tip_of(at);
-            let (tip, digest) = before.extend(self.chain, &entry.proposal);
-            let id = self.nodes[at].id;
+    pub(super) fn on_catch_up_done(&mut self, at: NodeIndex, source: NodeIndex, upto: Height) {
+        self.nodes[at].fetching = false;
+        let incarnation = self.nodes[at].incarnation;
+        loop {
+            let next = Height(self.tip_of(at).height.0 + 1);
+            let entry = self.nodes[source].disk.block(next).cloned();
+            let Some(entry) = entry.filter(|_| next <= upto) else { return };
+            let (tip, digest) = self.tip_of(at).extend(self.chain, &entry.proposal);
+            let node = &mut self.nodes[at];
             if digest != entry.digest || tip != entry.tip {
-                let text = format!("replica {id}: the fetched block {end} does not follow");
+                let text = format!("replica {}: fetched block {next} does not follow", node.id);
                 return self.checker.fail("agreement", text);
             }
-            if self.nodes[at].persona.is_none() {
-                self.checker.on_restore(id, &entry, &self.keys);
+            node.disk.append_ledger(Rc::clone(&entry));
+            node.executed = node.executed.max(tip.sequence);
+            node.moved_us = self.now_us;
+            if node.persona.is_none() {
+                self.checker.on_restore(node.id, &entry, &self.keys);
             }
-            fetched.extend(entry.proposal.batches.iter().map(|b| b.id));
-            self.nodes[at].disk.append_ledger(entry);
-        }
-        let target = self.nodes[at].catch_up.unwrap_or(upto);
-        let done = self.end_of(at) >= target;
-        if done {
-            self.nodes[at].catch_up = None;
-        } else {
-            self.plan_catch_up(at, self.now_us + MILLISECOND_US);
-        }
-        if done || self.options.restore_by_chunk {
-            self.checker.count("catch_ups");
-            self.restore(at, fetched);
-        } else if !fetched.is_empty() {
-            self.forget_announced(at, &fetched);
-            self.input(at, Input::BatchesCommitted(fetched));
+            self.restored(at, &entry);
+            if !self.alive(at, incarnation) {
+                return;
+            }
         }
     }
 
-    fn restore(&mut self, at: NodeIndex, fetched: Vec<BatchId>) {
-        let tip = self.tip_of(at);
+    /// A fetched block is durable here.
+    fn restored(&mut self, at: NodeIndex, entry: &Rc<LedgerEntry>) {
+        let tip = entry.tip;
+        self.checker.count("blocks_fetched");
         self.trace.note(self.now_us, at, "restored", tip.sequence.0, || format!("{tip:?}"));
-        if !fetched.is_empty() {
-            self.forget_announced(at, &fetched);
-            self.input(at, Input::BatchesCommitted(fetched));
-        }
+        let ids: Vec<BatchId> = entry.proposal.batches.iter().map(|b| b.id).collect();
+        self.forget_announced(at, &ids);
+        self.input(at, Input::BatchesCommitted(ids));
+        let checkpoint = entry.checkpoint;
         let node = &mut self.nodes[at];
         let stale = tip.sequence <= node.delivered.sequence;
         if !stale {
             node.delivered = tip;
-        }
-        // What waits for execution and is in the ledger now need not be executed.
-        let executed = |entry: &Rc<LedgerEntry>| entry.proposal.sequence <= tip.sequence;
-        for entry in node.executing.iter().filter(|e| executed(e)) {
-            for batch in &entry.proposal.batches {
-                node.executing_batches.remove(&batch.id);
-            }
-        }
-        node.executing.retain(|entry| !executed(entry));
-        let checkpoint = self.checkpoint_of(&tip);
-        if stale && !self.options.restore_by_chunk {
+        } else if !self.options.restored_when_stale {
             // The order station's shortcut for what the core delivered itself meanwhile.
             let sequence = tip.sequence;
             return self.input(at, Input::Executed(Executed { sequence, checkpoint }));
@@ -342,12 +331,9 @@ impl Cluster<'_> {
         receipt::checkpoint_digest(self.chain, sequence, height, hash, state_root, Digest::ZERO)
     }
 
-    fn tip_of(&self, at: NodeIndex) -> Tip {
+    /// The end of the blocks; null requests leave nothing behind.
+    pub(super) fn tip_of(&self, at: NodeIndex) -> Tip {
         self.nodes[at].disk.last().map_or(self.genesis, |entry| entry.tip)
-    }
-
-    fn end_of(&self, at: NodeIndex) -> SequenceNumber {
-        self.tip_of(at).sequence
     }
 }
 
@@ -355,10 +341,16 @@ fn state_root(height: Height, hash: BlockHash) -> Digest {
     Digest::of(&[b"obelisk.sim.state", &height.0.to_be_bytes(), &hash.0.0])
 }
 
-/// Sequence numbers of one catch-up answer.
+/// Sequence numbers delivered and not executed: two windows, or what the stations between hold.
+const EXECUTION_QUEUE_MAX: u64 = 32;
+/// Blocks of one catch-up answer.
 const CHUNK: u64 = 8;
-/// Wait for another try when no source is further, microseconds.
-const RETRY_US: u64 = 200_000;
+/// Distance of two looks at whether this replica is behind, microseconds.
+pub(super) const CATCH_UP_TICK_US: u64 = 100_000;
+/// A replica that stands still this long while a peer is ahead fetches unasked, microseconds.
+const STANDSTILL_US: u64 = 1_000_000;
+/// Blocks that a peer may be ahead without being asked.
+const LAG: u64 = 64;
 /// Time that rebuilding a diverged state takes, microseconds.
 const REBUILD_US: u64 = 500_000;
 /// Greatest execution time once faults have ended, microseconds.

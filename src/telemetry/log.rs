@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 pub enum Format {
     /// For people; coloured on a terminal.
     #[default]
-    Human,
+    Text,
     /// One JSON object per line.
     Json,
 }
@@ -35,10 +35,10 @@ pub enum LogError {
 }
 
 impl Format {
-    /// From its name in the configuration: `human` or `json`.
+    /// From its name in the configuration: `text` or `json`.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
-            "human" => Some(Self::Human),
+            "text" => Some(Self::Text),
             "json" => Some(Self::Json),
             _ => None,
         }
@@ -55,9 +55,9 @@ pub fn start(levels: &str, format: Format) -> Result<(), LogError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(levels)?)
         .with_writer(std::io::stderr)
-        .with_ansi(format == Format::Human && std::io::stderr().is_terminal());
+        .with_ansi(format == Format::Text && std::io::stderr().is_terminal());
     let started = match format {
-        Format::Human => builder.with_target(true).try_init(),
+        Format::Text => builder.with_target(true).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|_| LogError::Again)
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn formats_have_names() {
         assert_eq!(Format::from_name("json"), Some(Format::Json));
-        assert_eq!(Format::from_name("human"), Some(Format::Human));
+        assert_eq!(Format::from_name("text"), Some(Format::Text));
         assert_eq!(Format::from_name("xml"), None);
     }
 }

@@ -1,0 +1,100 @@
+//! Execution is a function of the committed prefix: how far the disk is never shows in a receipt.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use obelisk::chaincode::contracts::Contracts;
+use obelisk::chaincode::contracts::Options;
+use obelisk::ledger::ExecutedBlock;
+use obelisk::ledger::Ledger;
+use obelisk::membership::directory::Directory;
+use obelisk::pipeline::execute::Executor;
+use obelisk::storage::memory::MemoryKv;
+use obelisk::types::codec::Encode;
+use obelisk::types::ids::Height;
+use obelisk::types::limits;
+use obelisk::types::receipt::Receipt;
+use obelisk::types::receipt::Status;
+use obelisk::types::signature::Signature;
+use obelisk::types::transaction::Transaction;
+
+use crate::chain_fixture::block;
+use crate::chain_fixture::genesis;
+use crate::chain_fixture::transaction;
+
+/// A chain whose commits lag behind execution by a fixed number of blocks.
+struct Lagging {
+    ledger: Arc<Ledger>,
+    executor: Executor,
+    waiting: Vec<ExecutedBlock>,
+    lag: usize,
+}
+
+impl Lagging {
+    fn new(dir: &Path, lag: usize) -> Self {
+        let genesis = genesis("test");
+        let ledger = Ledger::open(dir, &genesis, Arc::new(MemoryKv::new())).expect("opened");
+        let ledger = Arc::new(ledger);
+        let directory = Directory::new(&genesis, Arc::new(|_| true)).expect("no roots");
+        let contracts = Contracts::new(Options::default()).expect("every runtime starts");
+        let (directory, contracts) = (Arc::new(directory), Arc::new(contracts));
+        let executor = Executor::new(ledger.clone(), directory, contracts, genesis.parameters);
+        let executor = executor.expect("nothing is revoked");
+        Self { ledger, executor, waiting: Vec::new(), lag }
+    }
+
+    /// Executes the next block and commits what is older than the lag.
+    fn run(&mut self, txs: &[Transaction]) -> Vec<Receipt> {
+        let last = self.waiting.last().map(|executed| executed.block.header.tip());
+        let tip = last.unwrap_or_else(|| self.ledger.tip());
+        let next = block(&genesis("test"), &tip, txs.to_vec(), 2);
+        let executed = self.executor.execute(next).expect("executed");
+        let receipts = executed.receipts.clone();
+        self.waiting.push(executed);
+        while self.waiting.len() > self.lag {
+            self.ledger.commit(vec![self.waiting.remove(0)]).expect("committed");
+        }
+        receipts
+    }
+}
+
+fn valid_until(nonce: u64, height: u64) -> Transaction {
+    let genesis = genesis("test");
+    let mut payload = transaction(&genesis, nonce, &[("a", Some("1"))]).payload().clone();
+    payload.valid_until = Height(height);
+    Transaction::parse(payload.to_bytes(), Signature([1; 64])).expect("a payload parses")
+}
+
+/// Ids that come too early, in time, again and too late get the same receipts whether the blocks
+/// before are durable, on their way or about to leave the window of recent ids.
+#[test]
+fn receipts_do_not_depend_on_how_far_the_disk_is() {
+    let window = limits::VALIDITY_BLOCKS_MAX;
+    let early = valid_until(1, window + 3);
+    let short = valid_until(2, 10);
+    let long = valid_until(3, window + 1);
+    let run = |lag: usize| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut chain = Lagging::new(dir.path(), lag);
+        let mut receipts = Vec::new();
+        for height in 1..window + 6 {
+            let filler = valid_until(1000 + height, height);
+            let txs = [filler, early.clone(), short.clone(), long.clone()];
+            let shown = height < 6 || height.abs_diff(window) < 6 || height.abs_diff(10) < 3;
+            receipts.push(chain.run(if shown { &txs } else { &txs[..1] }));
+        }
+        receipts
+    };
+    let prompt = run(0);
+    let statuses = |n: usize| {
+        let of = |height: usize| prompt[height - 1].get(n).map(|receipt| receipt.status);
+        [1, 2, 3, 4, 10, 11].map(of).map(|status| status.expect("shown"))
+    };
+    use Status::Duplicate;
+    use Status::Expired;
+    use Status::Unauthorised;
+    let again = Duplicate;
+    assert_eq!(statuses(1), [Expired, Expired, Unauthorised, again, again, again]);
+    assert_eq!(statuses(2), [Unauthorised, again, again, again, again, Expired]);
+    assert!(run(6) == prompt);
+}
