@@ -1,5 +1,7 @@
 //! The integration tests, one binary: each topic is a module.
 
+#[cfg(all(feature = "rest", feature = "wasm"))]
+mod api;
 mod chain_fixture;
 #[cfg(feature = "rest")]
 mod cluster;

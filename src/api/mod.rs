@@ -47,6 +47,7 @@ use crate::api::failure::Failure;
 use crate::ledger::LedgerError;
 use crate::ledger::read_write_set::StateKey;
 use crate::pipeline::handle::Handle;
+use crate::pipeline::refusal::Refusal;
 use crate::types::block::Block;
 use crate::types::codec::Encode;
 use crate::types::evidence::ReceiptProof;
@@ -83,7 +84,10 @@ impl Service {
         match action {
             Action::Receipt { id, wait } => {
                 let wait = wait.min(Duration::from_millis(limits::RECEIPT_WAIT_MS_MAX));
-                Ok(Answer::Receipt(self.handle.receipt(id, wait).await?))
+                match self.handle.receipt(id, wait).await {
+                    Err(Refusal::TimedOut(0)) => Err(no_receipt_yet(id)),
+                    answer => Ok(Answer::Receipt(answer?)),
+                }
             }
             Action::Submit { transaction, certificate } => {
                 Ok(Answer::Submitted(self.handle.submit(transaction, certificate).await?))
@@ -250,9 +254,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stopped| *stopped).await;
 }
 
+fn no_receipt_yet(id: TxId) -> Failure {
+    Failure::not_found(format!("no receipt of {id}: it is not committed here"))
+        .hint("check the id; for one just submitted, ask again and say how long to wait")
+}
+
 fn registrar_is_off() -> Failure {
     Failure::new("not-offered", "custodial login is off: this node holds no client's key").hint(
-        "keep the key with the client: sign locally with the client library or \
-         `obelisk tx sign`, and authenticate with a TLS certificate; see docs/api.md",
+        "keep the key with the client: sign with the client library or `obelisk chaincode \
+         invoke`, and connect with a TLS certificate; see docs/api.md",
     )
 }

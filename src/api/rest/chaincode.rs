@@ -226,8 +226,8 @@ async fn submit(
 ) -> Result<ResultFields, RpcError> {
     if params.get("signedTransaction").is_none() {
         return Err(invalid_params(
-            "signedTransaction is missing; this node signs for nobody: sign the transaction with \
-             the client library or `obelisk tx sign` and send it as base64",
+            "signedTransaction is missing; this node signs for nobody: sign with the client \
+             library and send the transaction as base64, or use `obelisk chaincode`",
         ));
     }
     let params: SignedParams =
@@ -351,8 +351,13 @@ fn failed(method: Method, failure: &Failure) -> RpcError {
         status @ (401 | 403 | 429 | 503) => status,
         _ => 200,
     };
+    let data = match failure.code.word {
+        // The contract's own words, as in 2016.
+        "refused" => failure.message.clone(),
+        _ => failure.to_string(),
+    };
     let retry_after_ms = failure.retry_after_ms;
-    RpcError { retry_after_ms, ..rpc(http, code, message, failure.to_string()) }
+    RpcError { retry_after_ms, ..rpc(http, code, message, data) }
 }
 
 const LIFECYCLE: &str = "lifecycle";

@@ -121,7 +121,7 @@ impl TransactionBody {
         let mut body = Self::full(transaction, None);
         if body.kind == DEPLOY {
             body.payload = None;
-            body.args.truncate(1);
+            body.args.truncate(DEPLOY_ARGS_SHOWN);
         }
         body
     }
@@ -395,5 +395,7 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
+/// Name, version and kind; the package follows.
+const DEPLOY_ARGS_SHOWN: usize = 3;
 const DEPLOY: u8 = 1;
 const INVOKE: u8 = 2;

@@ -201,3 +201,35 @@ fn shortened(text: &str) -> String {
 }
 
 const QUOTED_CHARS_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::refusal::Refusal;
+
+    /// A full queue answers 429, says when to come back in header and body, and is not cached.
+    #[test]
+    fn busy_answers_429_with_retry_after() {
+        let busy = Refusal::Busy { what: "the mempool", retry_after_ms: 1200 };
+        let response = respond(Err(busy.into()));
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    }
+
+    /// What a caller sent is quoted at a bounded length, on character boundaries.
+    #[test]
+    fn quotes_are_bounded() {
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"\u{e9}".repeat(500)).chars().count(), QUOTED_CHARS_MAX + 3);
+    }
+
+    /// No two rows share method and path, so that none hides another.
+    #[test]
+    fn routes_are_distinct() {
+        let mut seen: Vec<(Verb, &str)> = routes().map(|r| (r.verb, r.path)).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), routes().count());
+    }
+}
