@@ -23,6 +23,9 @@ use crate::types::codec::Writer;
 use crate::types::limits;
 use crate::types::receipt::Status;
 
+/// Entries that a scan reads at one time.
+const SCAN_PAGE: usize = 64;
+
 /// Name of the import module.
 pub const MODULE: &str = "obelisk";
 
@@ -223,15 +226,31 @@ fn scan(
     charge_for(&mut host, prices::SCAN, start_len, prices::BYTE)?;
     charge_for(&mut host, 0, end_len, prices::BYTE)?;
     let limit = (limit as usize).min(limits::SCAN_ENTRIES_MAX);
-    let (memory, state) = memory(&mut host)?;
-    let (start, end) = (range(memory, start, start_len)?, range(memory, end, end_len)?);
-    let entries = state.loan.stub().scan(start, end, limit)?;
-    charge(&mut host, prices::of(entries.len(), prices::SCAN_ENTRY))?;
-    let size: usize = entries.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
-    // Paid before the copy is made: what is scanned may be larger than what fuel is left for.
-    charge(&mut host, prices::of(size, prices::BYTE))?;
-    if size > limits::WASM_MEMORY_BYTES_MAX {
-        return Err(limit_exceeded("a scan gave more bytes than a contract's memory has"));
+    let (memory, _) = memory(&mut host)?;
+    let mut start = range(memory, start, start_len)?.to_vec();
+    let end = range(memory, end, end_len)?.to_vec();
+    let mut entries = Vec::new();
+    let mut size = 0;
+    // Page by page, each paid before the next is read: fuel bounds what is held at one time.
+    while entries.len() < limit {
+        let wanted = SCAN_PAGE.min(limit - entries.len());
+        let page = host.data_mut().loan.stub().scan(&start, &end, wanted)?;
+        let bytes: usize = page.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
+        charge(&mut host, prices::of(page.len(), prices::SCAN_ENTRY))?;
+        charge(&mut host, prices::of(bytes, prices::BYTE))?;
+        size += bytes;
+        if size > limits::WASM_MEMORY_BYTES_MAX {
+            return Err(limit_exceeded("a scan gave more bytes than a contract's memory has"));
+        }
+        let is_last = page.len() < wanted;
+        if let Some((key, _)) = page.last() {
+            // The least key behind the last one.
+            start = [key.as_ref(), &[0]].concat();
+        }
+        entries.extend(page);
+        if is_last {
+            break;
+        }
     }
     let mut w = Writer::with_capacity(size + 4);
     w.count(entries.len());
@@ -239,7 +258,7 @@ fn scan(
         w.bytes(key);
         w.bytes(value);
     }
-    give(&mut host, Some(w.finish()), buffer, room)
+    give_paid(&mut host, w.finish(), buffer, room)
 }
 
 fn emit(mut host: Host<'_>, name: u32, name_len: u32, bytes: u32, len: u32) -> Answer<()> {
@@ -301,10 +320,19 @@ fn log(mut host: Host<'_>, text: u32, len: u32) -> Answer<()> {
     Ok(())
 }
 
-/// Hands bytes to the contract: into its buffer where they fit, else for `result`.
+/// Hands bytes to the contract, for the price of each, whether they fit its buffer or not.
 fn give(host: &mut Host<'_>, bytes: Option<Bytes>, buffer: u32, room: u32) -> Answer<i32> {
+    let Some(bytes) = bytes else {
+        host.data_mut().pending = None;
+        return Ok(-1);
+    };
+    charge(host, prices::of(bytes.len(), prices::BYTE))?;
+    give_paid(host, bytes, buffer, room)
+}
+
+/// Into the buffer where they fit, else to wait for `result`.
+fn give_paid(host: &mut Host<'_>, bytes: Bytes, buffer: u32, room: u32) -> Answer<i32> {
     host.data_mut().pending = None;
-    let Some(bytes) = bytes else { return Ok(-1) };
     let len = i32::try_from(bytes.len())
         .map_err(|_| limit_exceeded("more bytes than a contract's memory has"))?;
     if bytes.len() <= room as usize {
@@ -316,7 +344,6 @@ fn give(host: &mut Host<'_>, bytes: Option<Bytes>, buffer: u32, room: u32) -> An
 }
 
 fn copy(host: &mut Host<'_>, bytes: &[u8], buffer: u32) -> Answer<()> {
-    charge(host, prices::of(bytes.len(), prices::BYTE))?;
     let (memory, _) = memory(host)?;
     let start = buffer as usize;
     let target = memory.get_mut(start..start.saturating_add(bytes.len()));

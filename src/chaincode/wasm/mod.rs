@@ -134,7 +134,8 @@ fn config(pooled: bool) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .max_wasm_stack(NATIVE_STACK_BYTES);
     if pooled {
-        let slots = (CONCURRENT_CALLS_MAX * limits::CALL_DEPTH_MAX) as u32;
+        // One more than there are turns: `init` runs within lifecycle's call, which takes none.
+        let slots = ((CONCURRENT_CALLS_MAX + 1) * limits::CALL_DEPTH_MAX) as u32;
         let mut pool = PoolingAllocationConfig::default();
         pool.total_core_instances(slots)
             .total_memories(slots)

@@ -54,6 +54,8 @@ const FRAME_WEIGHT: u32 = 128;
 const VALUE_WEIGHT: u32 = 16;
 /// Bytes of one page of linear memory.
 const PAGE_BYTES: u64 = 64 * 1024;
+/// Bytes of one function: what compilers do with a function can grow faster than its length.
+const FUNCTION_BYTES_MAX: usize = 128 * 1024;
 /// Functions, types, globals, data and element segments of one module.
 const FUNCTIONS_MAX: u32 = 10_000;
 const TYPES_MAX: u32 = 1_000;
@@ -252,6 +254,12 @@ impl<'a> Scan<'a> {
         body: &FunctionBody<'_>,
         allocations: FuncValidatorAllocations,
     ) -> Result<FuncValidatorAllocations, Fault> {
+        if body.range().len() > FUNCTION_BYTES_MAX {
+            return Err(builtin::refused(format!(
+                "a function has {} bytes, the limit is {FUNCTION_BYTES_MAX}; divide it",
+                body.range().len()
+            )));
+        }
         let ty = self.functions[function.index as usize];
         let ty = self.types[ty as usize].clone();
         let mut validator = function.into_validator(allocations);

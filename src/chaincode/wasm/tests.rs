@@ -142,6 +142,47 @@ fn long_results_wait_and_absent_ones_are_negative() {
     faults(&twice, Status::Trap, "no bytes are waiting");
 }
 
+/// Aim: a scan longer than a page gives every entry once, in order, up to its limit.
+#[test]
+fn scans_go_page_by_page() {
+    // Keys are bytes 0 to 199, written downwards; values are "key".
+    let package = entry(
+        r#"(local $n i32)
+        (local.set $n (i32.const 200))
+        (loop
+            (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+            (i32.store8 (i32.const 100) (local.get $n))
+            (call $put (i32.const 100) (i32.const 1) (i32.const 0) (i32.const 3))
+            (br_if 0 (local.get $n)))
+        (i32.store8 (i32.const 100) (i32.const 5))
+        (i32.store8 (i32.const 101) (i32.const 190))
+        (drop (call $scan (i32.const 100) (i32.const 1) (i32.const 101) (i32.const 1)
+            (i32.const 150) (i32.const 1000) (i32.const 5000)))
+        (call $return (i32.const 1000) (i32.const 1804))"#,
+    );
+    let value = run(&package).expect("runs");
+    assert_eq!(value[..4], 150_u32.to_be_bytes());
+    let keys: Vec<u8> = value[4..].chunks(12).map(|entry| entry[4]).collect();
+    assert_eq!(keys, (5..155).collect::<Vec<u8>>());
+}
+
+/// Aim: bytes are paid also where they do not fit the buffer.
+#[test]
+fn bytes_are_paid_without_a_buffer() {
+    let get = |count: u32| {
+        entry(&format!(
+            r#"(local $n i32)
+            (call $put (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 50000))
+            (loop
+                (drop (call $get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))
+                (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                (br_if 0 (i32.lt_u (local.get $n) (i32.const {count}))))"#
+        ))
+    };
+    run(&get(900)).expect("900 reads of 50,000 bytes are below 50,000,000");
+    assert_eq!(run(&get(1000)).expect_err("1000 are above").status, Status::OutOfFuel);
+}
+
 /// Aim: a refusal carries the contract's words, cut to the limit, and drops its writes.
 #[test]
 fn refusals_carry_text() {
@@ -255,6 +296,8 @@ fn features_outside_the_set_are_refused() {
     ] {
         refused(&text(code), "not a valid module");
     }
+    let long = "(drop (i32.const 1000000))".repeat(30_000);
+    refused(&module(&format!("(func {long})")), "a function has");
     refused(&module("(func (result i32 i32) i32.const 1 i32.const 2)"), "several results");
 }
 
@@ -440,7 +483,7 @@ fn the_interpreter_agrees_with_the_compiler() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Aim: a module with bytes changed, cut or repeated is refused or runs to an end; never a panic.
+    /// Aim: a module with bytes changed or cut is refused or runs to an end; never a panic.
     #[test]
     fn mutated_modules_never_panic(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
