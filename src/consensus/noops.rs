@@ -146,7 +146,7 @@ impl Noops {
 
     fn on_batch(&mut self, batch: BatchRef) {
         let limit = limits::PENDING_BATCHES_PER_AUTHOR_MAX * self.setup.replicas.len();
-        if self.pending.len() < limit || self.awaited(batch.id) {
+        if self.pending.len() < limit || self.wanted(batch.id) {
             self.pending.insert(batch.id, batch);
         }
     }
@@ -319,7 +319,7 @@ impl Noops {
         !self.pending.is_empty() || self.accepted.contains_key(&self.next())
     }
 
-    fn awaited(&self, id: BatchId) -> bool {
+    fn wanted(&self, id: BatchId) -> bool {
         self.accepted.values().any(|p| p.batches.iter().any(|b| b.id == id))
     }
 
