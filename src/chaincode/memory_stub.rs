@@ -105,7 +105,7 @@ impl MemoryChain {
         chaincode: &str,
         function: &str,
         args: &[&[u8]],
-    ) -> Result<(Outcome, Writes, Vec<(String, Event)>), Fault> {
+    ) -> Result<(Outcome, Writes, Events), Fault> {
         let mut stub = MemoryStub {
             contracts: &self.contracts,
             base: &self.state,
@@ -129,6 +129,8 @@ impl MemoryChain {
 }
 
 type Writes = BTreeMap<At, Option<Bytes>>;
+/// Events with the contract that emitted each.
+type Events = Vec<(String, Event)>;
 
 /// One running transaction over a map.
 struct MemoryStub<'a> {
