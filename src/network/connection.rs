@@ -5,10 +5,13 @@
 //!             -> Connection (caller's certificate, address, traffic) -> gRPC or REST server
 //! ```
 //!
-//! Garbage, scans and slow handshakes cost one slot for a bounded time and disturb nobody. At most
-//! `CONNECTIONS_MAX` connections stand per listener; further ones wait in the kernel's queue. The
-//! accept loop survives every error of `accept` (a full file table included) with a short pause.
+//! Garbage, scans and slow handshakes cost one slot for a bounded time and disturb nobody: when all
+//! slots are taken the oldest handshake gives way, so that a crowd of silent callers keeps no peer
+//! out. At most `CONNECTIONS_MAX` connections stand per listener; further ones are closed at once.
+//! The accept loop survives every error of `accept` (a full file table included) with a short
+//! pause.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -31,6 +34,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::TlsConnector;
@@ -106,18 +110,12 @@ async fn accept_loop(
     to_server: mpsc::Sender<io::Result<Connection>>,
 ) {
     let connections = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
-    let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
+    let mut handshakes: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let next = async {
-            let connection = Arc::clone(&connections).acquire_owned().await.ok()?;
-            let handshake = Arc::clone(&handshakes).acquire_owned().await.ok()?;
-            Some((connection, handshake, listener.accept().await))
-        };
         let accepted = tokio::select! {
-            _ = stop.wait_for(|stopped| *stopped) => return,
-            accepted = next => accepted,
+            _ = stop.wait_for(|stopped| *stopped) => break,
+            accepted = listener.accept() => accepted,
         };
-        let Some((connection, handshake, accepted)) = accepted else { return };
         let (socket, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -126,17 +124,27 @@ async fn accept_loop(
                 continue;
             }
         };
-        let acceptor = acceptor.clone();
-        let metrics = Arc::clone(&metrics);
+        handshakes.retain(|handshake| !handshake.is_finished());
+        while handshakes.len() >= limits::HANDSHAKES_MAX {
+            let Some(oldest) = handshakes.pop_front() else { break };
+            oldest.abort();
+        }
+        let Ok(slot) = Arc::clone(&connections).try_acquire_owned() else {
+            tracing::warn!(%address, "all connections of this listener are taken; refused one");
+            continue;
+        };
+        let shaking = shake_hands(socket, address, acceptor.clone(), Arc::clone(&metrics), slot);
         let to_server = to_server.clone();
-        tokio::spawn(async move {
-            let _handshake = handshake;
-            match shake_hands(socket, address, acceptor, metrics, connection).await {
+        handshakes.push_back(tokio::spawn(async move {
+            match shaking.await {
                 // A send fails only while the server shuts down.
                 Ok(connection) => drop(to_server.send(Ok(connection)).await),
                 Err(error) => tracing::info!(%address, %error, "connection refused"),
             }
-        });
+        }));
+    }
+    for handshake in handshakes {
+        handshake.abort();
     }
 }
 

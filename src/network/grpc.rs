@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -131,7 +132,9 @@ impl Grpc {
             Some(listener) => Some(listener.local_addr().map_err(NetworkError::Listen)?),
             None => None,
         };
-        let links = config.peers.iter().cloned().map(Link::new).map(Arc::new).collect();
+        let dropped = &config.metrics.network_messages_dropped;
+        let links = config.peers.iter().cloned();
+        let links = links.map(|target| Arc::new(Link::new(target, dropped))).collect();
         let (stop, _) = watch::channel(false);
         Ok(Arc::new(Self {
             links,
@@ -173,6 +176,7 @@ impl Grpc {
                 links: self.links.clone(),
                 stop: self.stop.subscribe(),
                 next_id: AtomicU64::new(0),
+                dropped: config.metrics.network_messages_dropped.clone(),
             };
             self.spawn(serve(service, connections, self.stop.subscribe()));
         }
@@ -331,6 +335,7 @@ struct Service {
     links: Vec<Arc<Link>>,
     stop: watch::Receiver<bool>,
     next_id: AtomicU64,
+    dropped: Counter,
 }
 
 #[tonic::async_trait]
@@ -357,7 +362,7 @@ impl Peering for Service {
             tracing::warn!(peer = ?name, address = %caller.address, %error, "peer refused");
             Status::failed_precondition(error.to_string())
         })?;
-        let queue = Arc::new(Queue::new(limits::PEER_QUEUE_BYTES_MAX));
+        let queue = Arc::new(Queue::new(limits::PEER_QUEUE_BYTES_MAX, self.dropped.clone()));
         let parting = Arc::new(Mutex::new(None));
         let accepted = Accepted {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),

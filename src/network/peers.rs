@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -80,9 +81,15 @@ pub struct Dialling {
 }
 
 impl Link {
-    /// A link that is not yet connected; its queues already take messages.
-    pub fn new(target: PeerAddress) -> Self {
-        Self { target, vote: Lane::new(), data: Lane::new(), traffic: Arc::default() }
+    /// A link that is not yet connected; its queues already take messages. Drops count in
+    /// `dropped_in_all` too.
+    pub fn new(target: PeerAddress, dropped_in_all: &Counter) -> Self {
+        Self {
+            target,
+            vote: Lane::new(dropped_in_all),
+            data: Lane::new(dropped_in_all),
+            traffic: Arc::default(),
+        }
     }
 
     /// Queues a message.
@@ -112,8 +119,9 @@ impl Link {
 }
 
 impl Lane {
-    fn new() -> Self {
-        let queue = Arc::new(Queue::new(limits::PEER_QUEUE_OFFLINE_BYTES_MAX));
+    fn new(dropped_in_all: &Counter) -> Self {
+        let bytes_max = limits::PEER_QUEUE_OFFLINE_BYTES_MAX;
+        let queue = Arc::new(Queue::new(bytes_max, dropped_in_all.clone()));
         Self { queue, connected: AtomicBool::new(false) }
     }
 

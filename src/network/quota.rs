@@ -15,6 +15,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::types::limits;
 
@@ -29,18 +30,21 @@ struct State<T> {
     bytes: usize,
     bytes_max: usize,
     dropped: u64,
+    /// Counts the drops of all queues together.
+    dropped_in_all: Counter,
     closed: bool,
 }
 
 impl<T> Queue<T> {
-    /// An empty queue that may hold `bytes_max` bytes.
-    pub fn new(bytes_max: usize) -> Self {
+    /// An empty queue that may hold `bytes_max` bytes; drops count in `dropped_in_all` too.
+    pub fn new(bytes_max: usize, dropped_in_all: Counter) -> Self {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::new(),
                 bytes: 0,
                 bytes_max,
                 dropped: 0,
+                dropped_in_all,
                 closed: false,
             }),
             waker: AtomicWaker::new(),
@@ -51,7 +55,7 @@ impl<T> Queue<T> {
     pub fn push(&self, item: T, bytes: usize) {
         let mut state = self.lock();
         if state.closed {
-            state.dropped += 1;
+            state.drop_one();
             return;
         }
         state.items.push_back((item, bytes));
@@ -137,8 +141,13 @@ impl<T> State<T> {
         while self.bytes > self.bytes_max || self.items.len() > limits::PEER_QUEUE_FRAMES_MAX {
             let Some((_, bytes)) = self.items.pop_front() else { return };
             self.bytes -= bytes;
-            self.dropped += 1;
+            self.drop_one();
         }
+    }
+
+    fn drop_one(&mut self) {
+        self.dropped += 1;
+        self.dropped_in_all.inc();
     }
 }
 
@@ -191,7 +200,8 @@ mod tests {
     /// A full queue keeps the newest items and counts what it dropped.
     #[test]
     fn full_queue_drops_the_oldest() {
-        let queue = Queue::new(100);
+        let in_all = Counter::default();
+        let queue = Queue::new(100, in_all.clone());
         for i in 0..10 {
             queue.push(i, 30);
         }
@@ -200,14 +210,14 @@ mod tests {
         for i in 0..limits::PEER_QUEUE_FRAMES_MAX as u32 + 5 {
             queue.push(i, 0);
         }
-        assert_eq!(queue.dropped(), 12);
+        assert_eq!((queue.dropped(), in_all.get()), (12, 12));
         assert_eq!(queue.len(), limits::PEER_QUEUE_FRAMES_MAX);
     }
 
     /// An item above the byte limit is dropped and leaves the queue usable.
     #[test]
     fn oversized_item_is_dropped() {
-        let queue = Queue::new(100);
+        let queue = Queue::new(100, Counter::default());
         queue.push(1, 101);
         queue.push(2, 1);
         assert_eq!((queue.dropped(), take_all(&queue)), (1, vec![2]));
@@ -216,7 +226,7 @@ mod tests {
     /// Taking stops at the byte budget but always makes progress.
     #[test]
     fn take_respects_the_budget() {
-        let queue = Queue::new(1000);
+        let queue = Queue::new(1000, Counter::default());
         for (i, bytes) in [(1, 300), (2, 50), (3, 60)] {
             queue.push(i, bytes);
         }
@@ -233,7 +243,7 @@ mod tests {
     /// A closed queue hands out the rest, then ends; later items count as dropped.
     #[test]
     fn close_ends_the_queue() {
-        let queue = Queue::new(100);
+        let queue = Queue::new(100, Counter::default());
         queue.push(1, 1);
         queue.close();
         queue.push(2, 1);
@@ -246,7 +256,7 @@ mod tests {
     /// A smaller limit for a lost peer trims at once.
     #[test]
     fn smaller_limit_trims() {
-        let queue = Queue::new(100);
+        let queue = Queue::new(100, Counter::default());
         for i in 0..10 {
             queue.push(i, 10);
         }
@@ -258,7 +268,7 @@ mod tests {
     /// A push from another thread wakes the task that waits.
     #[test]
     fn push_wakes_the_taker() {
-        let queue = Arc::new(Queue::new(100));
+        let queue = Arc::new(Queue::new(100, Counter::default()));
         let pusher = Arc::clone(&queue);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let taken = runtime.block_on(async {

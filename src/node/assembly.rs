@@ -7,7 +7,6 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::runtime::Handle as Runtime;
 
 use crate::api::Service;
@@ -26,15 +25,13 @@ use crate::crypto::verify_pool::VerifyPool;
 use crate::ledger::Ledger;
 use crate::membership::consortium::read_genesis;
 use crate::membership::directory::Directory;
-use crate::membership::identity::Purpose;
-use crate::membership::identity::Role;
 use crate::membership::msp::Msp;
 use crate::network::Peer;
 use crate::network::Transport;
 use crate::network::grpc::Config as GrpcConfig;
 use crate::network::grpc::Grpc;
 use crate::network::peers::PeerAddress;
-use crate::network::recognise::Identify;
+use crate::network::recognise;
 use crate::network::tls::Credentials;
 use crate::network::tls::Roots;
 use crate::node::config::ApiSection;
@@ -239,13 +236,14 @@ fn network(
         peers.push(PeerAddress { peer, address: section.address.clone() });
     }
     let listener = listen("network.listen", &config.network.listen)?;
+    let replicas = Arc::new(genesis.replicas.clone());
     let config = GrpcConfig {
         chain: genesis.chain_id(),
         listener: Some(listener),
         peers,
         credentials: tls.credentials.clone(),
         roots: tls.roots.clone(),
-        identify: identify(directory.clone(), genesis.clone()),
+        identify: recognise::peers(directory.clone(), move || replicas.clone()),
         metrics: metrics.clone(),
         runtime: runtime.clone(),
     };
@@ -272,22 +270,6 @@ fn sockets(section: &ApiSection) -> Result<Sockets, StartError> {
         rest: open("api.rest", &section.rest)?,
         rest_plain: open("api.rest_plain", &section.rest_plain)?,
         grpc: open("api.grpc", &section.grpc)?,
-    })
-}
-
-/// Recognises the TLS certificates of nodes.
-fn identify(directory: Arc<Directory>, genesis: Genesis) -> Identify {
-    Arc::new(move |der| {
-        let der = Bytes::copy_from_slice(der);
-        let identity = directory.identify(&der).map_err(|error| error.to_string())?;
-        identity.check_purpose(Purpose::Tls).map_err(|error| error.to_string())?;
-        let (organisation, name) = (identity.organisation.clone(), identity.name.clone());
-        let replica = match identity.role {
-            Role::Validator => genesis.replicas.find(&organisation, &name),
-            Role::Observer => None,
-            role => return Err(format!("role {} is no node", role.name())),
-        };
-        Ok(Peer { organisation, name, replica })
     })
 }
 

@@ -117,7 +117,7 @@ pub const PEER_CONNECTIONS_MAX: usize = 4;
 pub const INBOUND_BYTES_PER_S_MAX: u64 = 512 * 1024 * 1024;
 /// Messages per second taken from one connection of a peer, likewise.
 pub const INBOUND_MESSAGES_PER_S_MAX: u64 = 200_000;
-/// TLS handshakes under way on one listener; further connections wait in the kernel's queue.
+/// TLS handshakes under way on one listener; above, the oldest is broken off.
 pub const HANDSHAKES_MAX: usize = 64;
 /// A TLS handshake, and after it the first frame, must arrive within this time, milliseconds.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;

@@ -38,7 +38,7 @@ async fn open(
     address: &str,
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<PeeringClient<tonic::transport::Channel>, ChannelError> {
-    let link = Link::new(PeerAddress { peer: peer_of(0), address: address.to_owned() });
+    let link = Link::new(at(0, address), &Counter::default());
     peers::open(&link, tls, &Arc::new(Metrics::new())).await
 }
 
@@ -238,6 +238,7 @@ fn full_queue_drops_and_counts() {
     }
     let dropped = dialler.grpc.peers()[0].dropped;
     assert_eq!(dropped, COUNT - 9, "nine and their overhead fit");
+    assert_eq!(dialler.metrics.network_messages_dropped.get(), dropped);
     let server = consortium.validator(0, Some(listener), vec![]);
     let got = server.inbox.wait_messages(9);
     assert_eq!(got[0].1, batch(COUNT - 9, size));
@@ -303,4 +304,86 @@ fn bytes_are_counted() {
     // The last write may be received before it is counted.
     assert!(dialler.metrics.network_bytes_sent.get() > 900_000);
     assert!(node.metrics.network_bytes_received.get() > 1_000_000);
+}
+
+/// A listener for clients lets anonymous callers in and says so; a certificate that is shown must
+/// still pass.
+#[test]
+fn client_listeners_take_anonymous_callers() {
+    let consortium = Consortium::new(2);
+    let (listener, address) = listener();
+    let own = consortium.credentials(Role::Validator, "org0", "v0");
+    let check: Check = Arc::new(|_| Ok(()));
+    let roots = consortium.roots();
+    let tls = tls::server_config(own, &roots, Callers::Any, Arc::clone(&check), &["h2"]).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let metrics = Arc::new(Metrics::new());
+    let mut connections = {
+        let _runtime = consortium.runtime.enter();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        connection::accept(listener, tls, Arc::clone(&metrics), stopped)
+    };
+    let mut certificate_seen = |credentials: Option<Arc<Credentials>>| {
+        let config = tls::client_config(credentials, &roots, Arc::clone(&check), &["h2"]).unwrap();
+        let dial = connection::dial(&address, config, Arc::default(), Arc::clone(&metrics));
+        consortium.runtime.block_on(async {
+            let dialled = dial.await.unwrap();
+            let accepted = tokio::select! {
+                accepted = futures_util::StreamExt::next(&mut connections) => accepted,
+                () = refused(dialled) => None,
+            };
+            accepted.map(|a| a.unwrap().caller().certificate.clone())
+        })
+    };
+    assert_eq!(certificate_seen(None), Some(None));
+    let alice = consortium.credentials(Role::Client, "org1", "alice");
+    assert!(certificate_seen(Some(alice)).unwrap().is_some());
+    let (chain, key) = tls_of(&authority("org1"), Role::Client, "alice");
+    let forged = Arc::new(Credentials::new(&chain, &key).unwrap());
+    assert_eq!(certificate_seen(Some(forged)), None);
+    drop(stop);
+}
+
+/// Returns when the listener ends the connection; in TLS 1.3 the dialler learns of a refusal only
+/// when it reads.
+async fn refused(mut dialled: connection::Connection) {
+    let mut byte = [0];
+    let read = tokio::io::AsyncReadExt::read(&mut dialled, &mut byte).await;
+    assert!(!matches!(read, Ok(1..)), "the server says nothing first");
+}
+
+/// After a renewal new connections show the new certificate, without a restart.
+#[test]
+fn credentials_are_renewed_without_restart() {
+    let consortium = Consortium::new(2);
+    let own = consortium.credentials(Role::Validator, "org0", "v0");
+    let (listener, address) = listener();
+    let _node = Node::start(consortium.config(Arc::clone(&own), Some(listener), vec![]));
+    let shown = || {
+        let check: Check = Arc::new(|_| Ok(()));
+        let client = consortium.credentials(Role::Validator, "org1", "v1");
+        let config = tls::client_config(Some(client), &consortium.roots(), check, &["h2"]).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let dial = connection::dial(&address, config, Arc::default(), metrics);
+        consortium.runtime.block_on(dial).unwrap().caller().certificate.clone()
+    };
+    let before = shown();
+    assert_eq!(before, shown());
+    let (chain, key) = tls_of(&consortium.authorities[0], Role::Validator, "v0");
+    own.replace(&chain, &key).unwrap();
+    assert_eq!(shown(), Some(chain[0].clone()));
+    let (_, other_key) = tls_of(&consortium.authorities[0], Role::Validator, "v0");
+    assert!(own.replace(&chain, &other_key).is_err(), "key and certificate do not fit");
+    assert_eq!(shown(), Some(chain[0].clone()));
+}
+
+/// Slow callers cannot keep others out: when all handshake slots are taken the oldest gives way.
+#[test]
+fn slow_handshakes_give_way() {
+    let consortium = Consortium::new(2);
+    let (node, address) = server(&consortium);
+    let connect = |_| TcpStream::connect(&address).unwrap();
+    let _held: Vec<_> = (0..2 * limits::HANDSHAKES_MAX).map(connect).collect();
+    still_serves(&consortium, &node, &address);
 }
