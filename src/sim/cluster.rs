@@ -350,8 +350,6 @@ impl<'a> Cluster<'a> {
         let settled_ms = (self.now_us - self.options.heal_us) / MILLISECOND_US;
         self.checker.peak("settled_ms_max", settled_ms);
         for node in self.nodes.iter().filter(|n| n.persona.is_none()) {
-            let records = u64::try_from(node.disk.log_len()).expect("small");
-            self.checker.peak("log_records_max", records);
             self.checker.peak("view_max", node.view.0);
         }
     }

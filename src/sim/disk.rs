@@ -167,14 +167,6 @@ impl Disk {
         records
     }
 
-    /// Records that a restart would read.
-    pub fn log_len(&self) -> usize {
-        self.log.iter().fold(0, |count, (_, write)| match write {
-            LogWrite::Append(_) => count + 1,
-            LogWrite::Replace(with) => with.len(),
-        })
-    }
-
     /// Mark of the last write.
     pub fn written(&self) -> u64 {
         self.written

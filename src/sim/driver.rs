@@ -17,6 +17,7 @@ use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::Evidence;
 use crate::consensus::Input;
+use crate::consensus::LogRecord;
 use crate::consensus::Setup;
 use crate::consensus::Timer;
 use crate::sim::clock::EPOCH_MS;
@@ -102,7 +103,7 @@ impl Cluster<'_> {
                     self.nodes[at].disk.append(record);
                 }
             }
-            Effect::Compact(records) => self.nodes[at].disk.compact(records),
+            Effect::Compact(records) => self.on_compact(at, records),
             Effect::Send { to, message } => self.queue_draft(at, Some(to), message),
             Effect::Broadcast(message) => self.queue_draft(at, None, message),
             Effect::Forward { to, message } => {
@@ -120,6 +121,18 @@ impl Cluster<'_> {
             Effect::Accuse(evidence) => self.on_accuse(at, &evidence),
             Effect::Diverged { sequence, .. } => self.on_diverged(at, sequence),
         }
+    }
+
+    fn on_compact(&mut self, at: NodeIndex, records: Vec<LogRecord>) {
+        let count = u64::try_from(records.len()).expect("small");
+        self.checker.peak("log_records_max", count);
+        let window = self.options.parameters.window;
+        let bound = LOG_RECORDS_PER_SEQUENCE_MAX * window + LOG_RECORDS_MORE_MAX;
+        if count > bound && self.nodes[at].persona.is_none() {
+            let id = self.nodes[at].id;
+            self.checker.fail("bounds", format!("replica {id} keeps {count} log records"));
+        }
+        self.nodes[at].disk.compact(records);
     }
 
     fn queue_draft(&mut self, at: NodeIndex, to: Option<ReplicaId>, draft: Draft) {
@@ -201,7 +214,7 @@ impl Cluster<'_> {
         let upto = node.disk.written();
         let event = Event::Synced { node: at, incarnation: node.incarnation, upto };
         let (min, max) = self.options.sync_us;
-        let took_us = self.random.disk.between(min, max);
+        let took_us = self.random.disk.between(min, max) * self.slowness(at);
         self.queue.schedule(self.now_us + took_us, event);
     }
 
@@ -364,6 +377,12 @@ impl Cluster<'_> {
         node.view_active = status.view_active;
     }
 
+    /// Factor on the times of this node's disk and execution.
+    pub(super) fn slowness(&self, at: NodeIndex) -> u64 {
+        let slow = self.options.slow == Some(self.nodes[at].id.0) && !self.healed;
+        if slow { 10 } else { 1 }
+    }
+
     fn clock_of(&self, at: NodeIndex) -> u64 {
         let true_ms = EPOCH_MS + self.now_us / MILLISECOND_US;
         true_ms.saturating_add_signed(self.nodes[at].clock_offset_ms)
@@ -394,5 +413,9 @@ pub(super) fn describe(wire: &Wire) -> String {
     format!("{what} of {} ({} bytes)", envelope.sender, envelope.body.len())
 }
 
+/// Log records that a core may keep per sequence number of the window after compaction.
+const LOG_RECORDS_PER_SEQUENCE_MAX: u64 = 8;
+/// Log records that it may keep besides.
+const LOG_RECORDS_MORE_MAX: u64 = 32;
 /// Effects of one step: a restart or a new view may send the whole window again to everybody.
 const EFFECTS_MAX: usize = 20_000;

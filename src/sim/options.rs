@@ -39,6 +39,8 @@ pub struct Options {
     pub sync_us: (u64, u64),
     /// Least and greatest time of an execution, microseconds.
     pub execute_us: (u64, u64),
+    /// A replica whose disk and execution are ten times slower while faults happen.
+    pub slow: Option<u16>,
     /// Distance of each replica's clock from true time, milliseconds.
     pub clock_offset_ms: Vec<i64>,
     /// Batches that clients submit while faults happen.
@@ -189,6 +191,7 @@ impl Options {
             },
             sync_us: (100, 2_000),
             execute_us: (200, 2_000),
+            slow: None,
             clock_offset_ms: vec![0; usize::from(replicas)],
             batches: 20,
             batch_gap_us: 100 * MILLISECOND_US,
@@ -227,6 +230,9 @@ impl Options {
             options.personas = draw_personas(r, replicas);
         }
         options.script = draw_script(&options, skew);
+        let mut last = Stream::new(seed, "slow");
+        let slow = u16::try_from(last.below(u64::from(replicas))).expect("below n");
+        options.slow = last.chance(200).then_some(slow);
         options
     }
 
@@ -388,8 +394,8 @@ impl fmt::Display for Options {
         writeln!(f, "  {:?}", self.link)?;
         writeln!(
             f,
-            "  disk sync {:?} us  execution {:?} us  clocks {:?} ms",
-            self.sync_us, self.execute_us, self.clock_offset_ms
+            "  disk sync {:?} us  execution {:?} us  slow: {:?}  clocks {:?} ms",
+            self.sync_us, self.execute_us, self.slow, self.clock_offset_ms
         )?;
         writeln!(
             f,

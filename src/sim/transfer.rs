@@ -175,7 +175,7 @@ impl Cluster<'_> {
         let event = Event::Executed { node: at, incarnation: node.incarnation };
         let (min, max) = self.options.execute_us;
         let max = if self.healed { max.min(EXECUTION_HEALED_US_MAX) } else { max };
-        let took_us = self.random.execution.between(min, max);
+        let took_us = self.random.execution.between(min, max) * self.slowness(at);
         self.queue.schedule(self.now_us + took_us, event);
     }
 
