@@ -50,13 +50,12 @@ pub fn find_invalid(
     indices: &[usize],
     invalid: &mut Vec<usize>,
 ) -> u64 {
-    if indices.len() < BATCH_MIN {
-        return check_singly(checks, indices.iter().copied(), invalid);
-    }
     let mut random = vec![0u8; 16 * indices.len()];
-    if getrandom::fill(&mut random).is_err() {
-        // No random numbers, no batch: predictable coefficients could be cancelled out.
-        return check_singly(checks, indices.iter().copied(), invalid);
+    if indices.len() < BATCH_MIN || getrandom::fill(&mut random).is_err() {
+        // Also without random numbers: predictable coefficients could be cancelled out.
+        let mut search = Search { checks, budget: 0, rechecked: 0, invalid };
+        search.singly(indices.iter().copied());
+        return search.rechecked;
     }
     let mut terms = Vec::with_capacity(indices.len());
     for (&index, z) in indices.iter().zip(random.chunks_exact(16)) {
@@ -67,8 +66,9 @@ pub fn find_invalid(
         }
     }
     terms.sort_unstable_by_key(|t| std::ptr::from_ref(t.point) as usize);
-    let mut budget = 2 * terms.len();
-    halve(checks, &terms, &mut budget, invalid)
+    let mut search = Search { checks, budget: 2 * terms.len(), rechecked: 0, invalid };
+    search.halve(&terms, false);
+    search.rechecked
 }
 
 /// The part of one signature; `None` where bytes alone make it invalid.
@@ -89,39 +89,44 @@ fn term<'a>(index: usize, check: &PreparedCheck<'a>, z: Scalar) -> Option<Term<'
     Some(Term { index, point, r, z, zs: z * s?, zk: z * k })
 }
 
-/// Finds the invalid ones by halving while the budget (in signatures of failed sets) lasts.
-fn halve(
-    checks: &[PreparedCheck<'_>],
-    terms: &[Term<'_>],
-    budget: &mut usize,
-    invalid: &mut Vec<usize>,
-) -> u64 {
-    if terms.len() < BATCH_MIN || *budget < terms.len() {
-        return check_singly(checks, terms.iter().map(|t| t.index), invalid);
-    }
-    if equation_holds(terms) {
-        return 0;
-    }
-    *budget -= terms.len();
-    let (left, right) = terms.split_at(terms.len() / 2);
-    halve(checks, left, budget, invalid) + halve(checks, right, budget, invalid)
+/// The search for the invalid ones of a batch.
+struct Search<'a> {
+    checks: &'a [PreparedCheck<'a>],
+    /// Signatures that may still be part of failed equations; then the rest is checked singly.
+    budget: usize,
+    rechecked: u64,
+    invalid: &'a mut Vec<usize>,
 }
 
-fn check_singly(
-    checks: &[PreparedCheck<'_>],
-    indices: impl Iterator<Item = usize>,
-    invalid: &mut Vec<usize>,
-) -> u64 {
-    let mut rechecked = 0;
-    for index in indices {
-        let check = &checks[index];
-        let verdict = check.key.verify(check.message, check.signature);
-        rechecked += u64::from(verdict.rechecked);
-        if !verdict.valid {
-            invalid.push(index);
+impl Search<'_> {
+    /// Finds the invalid ones among the terms. `known_bad` states that at least one is, so that the
+    /// equation need not be asked.
+    fn halve(&mut self, terms: &[Term<'_>], known_bad: bool) {
+        if terms.len() < BATCH_MIN || self.budget < terms.len() {
+            return self.singly(terms.iter().map(|t| t.index));
+        }
+        if !known_bad {
+            if equation_holds(terms) {
+                return;
+            }
+            self.budget -= terms.len();
+        }
+        let (left, right) = terms.split_at(terms.len() / 2);
+        let before = self.invalid.len();
+        self.halve(left, false);
+        self.halve(right, self.invalid.len() == before);
+    }
+
+    fn singly(&mut self, indices: impl Iterator<Item = usize>) {
+        for index in indices {
+            let check = &self.checks[index];
+            let verdict = check.key.verify(check.message, check.signature);
+            self.rechecked += u64::from(verdict.rechecked);
+            if !verdict.valid {
+                self.invalid.push(index);
+            }
         }
     }
-    rechecked
 }
 
 /// The equation over all terms; `terms` are sorted by key.
@@ -143,4 +148,44 @@ fn equation_holds(terms: &[Term<'_>]) -> bool {
     scalars.push(base);
     points.push(ED25519_BASEPOINT_POINT);
     EdwardsPoint::vartime_multiscalar_mul(&scalars, &points).mul_by_cofactor().is_identity()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::known_answers::Example;
+    use crate::crypto::prepared::PreparedKey;
+    use crate::crypto::providers::portable;
+    use crate::types::signature::Algorithm;
+    use crate::types::signature::Signature;
+
+    /// Aim: the search names exactly the bad ones, wherever they stand, from none to all of them.
+    #[test]
+    fn search_names_exactly_the_bad_ones() {
+        let example = Example::of(Algorithm::Ed25519);
+        let key = PreparedKey::new(&portable::PROVIDER, &example.public);
+        let mut forged = example.signature;
+        forged.0[33] ^= 1;
+        for len in [4, 5, 37, 100] {
+            let mut patterns: Vec<Vec<usize>> = (0..len).step_by(7).map(|i| vec![i]).collect();
+            patterns.extend([vec![], vec![0, len - 1], (0..len / 2).collect(), (0..len).collect()]);
+            for bad in patterns {
+                let signatures: Vec<Signature> = (0..len)
+                    .map(|i| if bad.contains(&i) { forged } else { example.signature })
+                    .collect();
+                let checks: Vec<PreparedCheck<'_>> = signatures
+                    .iter()
+                    .map(|signature| PreparedCheck {
+                        key: &key,
+                        message: example.message,
+                        signature,
+                    })
+                    .collect();
+                let mut invalid = Vec::new();
+                find_invalid(&checks, &(0..len).collect::<Vec<_>>(), &mut invalid);
+                invalid.sort_unstable();
+                assert_eq!(invalid, bad, "of {len}");
+            }
+        }
+    }
 }

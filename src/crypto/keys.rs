@@ -223,8 +223,9 @@ mod tests {
     #[test]
     fn foreign_public_half_is_refused() {
         let mut der = hex::decode(concat!(
-            "3051020101300506032b657004220420756434bd5b824753007a138d27abbc14b5cc786adb78fb62435e6419",
-            "a2b2e72b8121000faccd81e57de15fa6343a7fbb43b2b93f28be6435100ae8bd633c6dfee3d198",
+            "3051020101300506032b657004220420756434bd5b824753007a138d27abbc14",
+            "b5cc786adb78fb62435e6419a2b2e72b8121000faccd81e57de15fa6343a7fbb",
+            "43b2b93f28be6435100ae8bd633c6dfee3d198",
         ))
         .unwrap();
         assert!(Secret::parse(Algorithm::Ed25519, &der).is_ok());

@@ -65,6 +65,9 @@ pub trait SigningKey: Send + Sync {
     fn public_key(&self) -> &PublicKey;
 }
 
+/// A loaded private key, shared by threads.
+pub type SharedSigningKey = Arc<dyn SigningKey>;
+
 /// Why a key operation failed. Verification never fails: it is true or false.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CryptoError {
@@ -104,7 +107,7 @@ pub struct Provider {
     /// library refuses the key.
     pub prepare: fn(&PublicKey) -> Option<LibraryKey>,
     /// Loads a private key from PKCS#8 DER (RFC 5958).
-    pub load: fn(Algorithm, &[u8]) -> Result<Arc<dyn SigningKey>, CryptoError>,
+    pub load: fn(Algorithm, &[u8]) -> Result<SharedSigningKey, CryptoError>,
     /// Makes a private key, PKCS#8 DER.
     pub generate: fn(Algorithm) -> Result<Zeroizing<Vec<u8>>, CryptoError>,
 }

@@ -57,9 +57,7 @@ pub fn key_is_well_formed(key: &PublicKey) -> bool {
                 && bytes[1..33] < P256_PRIME[..]
                 && bytes[33..] < P256_PRIME[..]
         }
-        Algorithm::Ed25519 => {
-            <&[u8; 32]>::try_from(bytes).is_ok_and(|bytes| ed25519_point_is_well_formed(bytes))
-        }
+        Algorithm::Ed25519 => <&[u8; 32]>::try_from(bytes).is_ok_and(ed25519_point_is_well_formed),
     }
 }
 

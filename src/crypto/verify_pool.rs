@@ -1,15 +1,19 @@
 //! A bounded pool of threads that check groups of signatures.
 //!
 //! ```text
-//! submit(group, done) -> queue of groups -> verify-0 .. verify-n take chunks -> done(verdicts)
+//! submit(group, done) -------> bulk lane  --+
+//!                                           +-> verify-0 .. verify-n take chunks -> done(verdicts)
+//! submit_urgent(group, done) -> urgent lane-+
 //! ```
 //!
 //! A group is what its caller wants answered at once, usually a batch of transactions. Threads take
 //! chunks of the oldest group until nothing of it is left, so one group is spread over all idle
 //! threads and the order of groups is kept. Messages are shared bytes, keys are prepared; a check
-//! costs no copy and a chunk one short lock. Whoever finishes the last chunk calls `done`.
+//! costs no copy and a chunk one short lock. Whoever finishes the last chunk calls `done`. The
+//! urgent lane goes first and has its own limit: votes do not wait behind transactions, at most
+//! behind the chunks that are being checked.
 //!
-//! Full queue: an error to the caller, nothing is taken. Dropping the pool finishes what was taken
+//! Full lane: an error to the caller, nothing is taken. Dropping the pool finishes what was taken
 //! and joins the threads. A panic in a callback stops the pool: later submissions are refused,
 //! groups still waiting are dropped with their callbacks.
 
@@ -93,14 +97,24 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
+    /// Urgent, bulk: taken from in this order.
+    lanes: [Lane; 2],
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Lane {
     /// Groups with chunks that nobody took yet; oldest first.
     groups: VecDeque<Arc<Group>>,
     /// Checks submitted and not yet done.
     waiting: usize,
-    closed: bool,
 }
 
+const URGENT: usize = 0;
+const BULK: usize = 1;
+
 struct Group {
+    lane: usize,
     checks: Vec<OwnedCheck>,
     chunk: usize,
     progress: Mutex<Progress>,
@@ -143,6 +157,25 @@ impl VerifyPool {
     /// Takes a group; `done` gets its verdicts, in the order of `checks`. An empty group is done
     /// before this returns.
     pub fn submit(&self, checks: Vec<OwnedCheck>, done: Done) -> Result<(), PoolError> {
+        self.submit_to(BULK, checks, done)
+    }
+
+    /// As `submit`, before all bulk groups: votes and whatever else consensus waits for.
+    pub fn submit_urgent(&self, checks: Vec<OwnedCheck>, done: Done) -> Result<(), PoolError> {
+        self.submit_to(URGENT, checks, done)
+    }
+
+    /// Checks submitted and not yet done.
+    pub fn waiting(&self) -> usize {
+        lock(&self.shared.queue).lanes.iter().map(|lane| lane.waiting).sum()
+    }
+
+    /// The providers behind the pool.
+    pub fn crypto(&self) -> &Arc<Crypto> {
+        &self.shared.crypto
+    }
+
+    fn submit_to(&self, lane: usize, checks: Vec<OwnedCheck>, done: Done) -> Result<(), PoolError> {
         let (len, limit) = (checks.len(), limits::VERIFY_QUEUE_CHECKS_MAX);
         if len > limit {
             return Err(PoolError::TooLarge { len, limit });
@@ -153,16 +186,17 @@ impl VerifyPool {
         }
         let chunk = chunk_len(&checks, self.shared.threads);
         let progress = Progress { next: 0, remaining: len, invalid: Vec::new(), done: Some(done) };
-        let group = Arc::new(Group { checks, chunk, progress: Mutex::new(progress) });
+        let group = Arc::new(Group { lane, checks, chunk, progress: Mutex::new(progress) });
         let mut queue = lock(&self.shared.queue);
         if queue.closed {
             return Err(PoolError::Stopped);
         }
-        if queue.waiting + len > limit {
-            return Err(PoolError::Full { waiting: queue.waiting });
+        let lane = &mut queue.lanes[lane];
+        if lane.waiting + len > limit {
+            return Err(PoolError::Full { waiting: lane.waiting });
         }
-        queue.waiting += len;
-        queue.groups.push_back(group);
+        lane.waiting += len;
+        lane.groups.push_back(group);
         drop(queue);
         if len > chunk {
             self.shared.work.notify_all();
@@ -170,16 +204,6 @@ impl VerifyPool {
             self.shared.work.notify_one();
         }
         Ok(())
-    }
-
-    /// Checks submitted and not yet done.
-    pub fn waiting(&self) -> usize {
-        lock(&self.shared.queue).waiting
-    }
-
-    /// The providers behind the pool.
-    pub fn crypto(&self) -> &Arc<Crypto> {
-        &self.shared.crypto
     }
 }
 
@@ -205,18 +229,20 @@ impl Shared {
         }
     }
 
-    /// The next chunk of the oldest group; `None` when closed and empty.
+    /// The next chunk of the oldest group of the first lane that has one; `None` when closed and
+    /// empty.
     fn take(&self) -> Option<(Arc<Group>, usize, usize)> {
         let mut queue = lock(&self.queue);
         loop {
-            if let Some(group) = queue.groups.front().cloned() {
+            if let Some(lane) = queue.lanes.iter_mut().find(|lane| !lane.groups.is_empty()) {
+                let group = lane.groups[0].clone();
                 let mut progress = lock(&group.progress);
                 let from = progress.next;
                 let to = (from + group.chunk).min(group.checks.len());
                 progress.next = to;
                 drop(progress);
                 if to == group.checks.len() {
-                    queue.groups.pop_front();
+                    lane.groups.pop_front();
                 }
                 return Some((group, from, to));
             }
@@ -235,7 +261,7 @@ impl Shared {
         let invalid = if last { std::mem::take(&mut progress.invalid) } else { Vec::new() };
         let done = if last { progress.done.take() } else { None };
         drop(progress);
-        lock(&self.queue).waiting -= verdicts.len();
+        lock(&self.queue).lanes[group.lane].waiting -= verdicts.len();
         if let Some(done) = done {
             done(Verdicts::new(group.checks.len(), invalid));
         }
@@ -252,7 +278,7 @@ impl Drop for CloseOnPanic<'_> {
             let mut queue = lock(&self.0.queue);
             queue.closed = true;
             // Their callers see their callbacks dropped instead of waiting for ever.
-            let unanswered = std::mem::take(&mut queue.groups);
+            let unanswered = queue.lanes.each_mut().map(|lane| std::mem::take(&mut lane.groups));
             drop(queue);
             drop(unanswered);
             tracing::error!("a verification thread panicked; the pool takes no more groups");
@@ -274,7 +300,7 @@ pub fn verify_group(crypto: &Crypto, checks: &[OwnedCheck]) -> Verdicts {
 fn chunk_len(checks: &[OwnedCheck], threads: usize) -> usize {
     let ed25519 = checks.iter().filter(|c| c.key.algorithm() == Algorithm::Ed25519).count();
     if 2 * ed25519 >= checks.len() {
-        checks.len().div_ceil(threads).clamp(64, 512)
+        checks.len().div_ceil(threads).clamp(64, 256)
     } else {
         checks.len().div_ceil(4 * threads).clamp(4, 32)
     }
@@ -287,7 +313,7 @@ fn bind(index: usize, core: Option<usize>) {
     };
     let mut set = CpuSet::new();
     if let Err(reason) = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
-        tracing::warn!(thread = index, core, %reason, "verification thread is not bound to its core");
+        tracing::warn!(thread = index, core, %reason, "verification thread is not on its core");
     }
 }
 

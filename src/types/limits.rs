@@ -136,7 +136,8 @@ pub const PENDING_BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Batches of one author known here and not yet in a block: one validator cannot fill the table of
 /// another.
 pub const PENDING_BATCHES_PER_AUTHOR_MAX: usize = 256;
-/// Signature checks waiting for the verification pool: four seconds of one core at P-256.
+/// Signature checks waiting in one lane of the verification pool: about three seconds of one core
+/// at P-256.
 pub const VERIFY_QUEUE_CHECKS_MAX: usize = 64 * 1024;
 /// Threads of the verification pool.
 pub const VERIFY_THREADS_MAX: usize = 256;

@@ -158,3 +158,14 @@ fn auto_reports_what_it_measured() {
         assert!(!signing || crypto.chosen(operation) != "ring");
     }
 }
+
+/// Aim: the chosen hash becomes the process's hash once, and digests stay what they are.
+#[test]
+fn hash_is_installed_once() {
+    let crypto = Crypto::new(&Routing::default()).unwrap();
+    let before = Digest::of(&[b"ab", b"c"]);
+    crypto.install_hash();
+    assert!(!crypto.install_hash());
+    assert_eq!(Digest::of(&[b"ab", b"c"]), before);
+    assert!(before.to_string().starts_with("ba7816bf"));
+}

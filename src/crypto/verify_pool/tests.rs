@@ -96,6 +96,28 @@ fn full_queue_is_an_answer() {
     assert_eq!(receiver.recv().unwrap(), many.len());
 }
 
+/// Aim: an urgent group overtakes bulk groups that wait, and is taken when the bulk lane is full.
+#[test]
+fn urgent_goes_first() {
+    let pool = pool(1);
+    let (release, blocked) = mpsc::channel::<()>();
+    let (sender, receiver) = mpsc::channel();
+    let mut one = checks(pool.crypto(), Algorithm::Ed25519, 1, &[]);
+    one[0].signature = Signature([0; 64]);
+    pool.submit(one.clone(), Box::new(move |_| blocked.recv().unwrap())).unwrap();
+    let half = vec![one[0].clone(); limits::VERIFY_QUEUE_CHECKS_MAX / 2];
+    let name = |name| {
+        let sender = sender.clone();
+        Box::new(move |_| sender.send(name).unwrap())
+    };
+    pool.submit(half.clone(), name("bulk")).unwrap();
+    while pool.submit(half.clone(), name("bulk")).is_ok() {}
+    pool.submit_urgent(one, name("urgent")).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(receiver.recv().unwrap(), "urgent");
+    assert_eq!(receiver.recv().unwrap(), "bulk");
+}
+
 /// Aim: dropping the pool finishes what was taken.
 #[test]
 fn drop_finishes_what_was_taken() {
