@@ -3,6 +3,8 @@
 #[cfg(all(feature = "rest", feature = "wasm"))]
 mod api;
 mod chain_fixture;
+#[cfg(feature = "cli")]
+mod cli;
 #[cfg(feature = "rest")]
 mod cluster;
 #[cfg(feature = "wasm")]

@@ -1,0 +1,281 @@
+//! `obelisk member`: describes certificates, issues and revokes identities.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use clap::Args;
+use clap::Subcommand;
+
+use crate::chaincode::builtin::membership as revocations;
+use crate::cli::Context;
+use crate::cli::argument;
+use crate::cli::chaincode;
+use crate::cli::failure::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::link::Who;
+use crate::cli::network;
+use crate::cli::output::Cell;
+use crate::client::invocation::Invocation;
+use crate::crypto::SigningKey;
+use crate::crypto::routing::Crypto;
+use crate::membership::authority::Authority;
+use crate::membership::authority::AuthorityError;
+use crate::membership::authority::Enrolment;
+use crate::membership::authority::Terms;
+use crate::membership::authority::TlsSubject;
+use crate::membership::certificate;
+use crate::membership::consortium;
+use crate::membership::identity::Identity;
+use crate::membership::identity::Purpose;
+use crate::membership::identity::Role;
+use crate::membership::identity::Root;
+use crate::membership::msp;
+use crate::membership::msp::KeyPair;
+use crate::membership::msp::Msp;
+use crate::membership::msp::MspError;
+use crate::types::digest::Digest;
+use crate::types::signature::Algorithm;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Describe an identity folder or a certificate file
+    Show {
+        /// Identity folder, or PEM certificate
+        #[arg(value_name = "FOLDER|CERT")]
+        place: PathBuf,
+    },
+    /// Make a new identity: keys, enrolment and TLS certificate
+    Issue(Issue),
+    /// Revoke a certificate of the own organisation for ever (role admin)
+    Revoke {
+        /// Certificate id; `obelisk member show` prints it
+        #[arg(value_parser = argument::digest)]
+        id: Digest,
+        /// Why, for the record
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        wait: chaincode::Wait,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct Issue {
+    /// Folder of the organisation's authority (root.pem, key.pem)
+    #[arg(long, value_name = "FOLDER")]
+    ca: PathBuf,
+    /// Name of the member, distinct within organisation and role
+    #[arg(long)]
+    name: String,
+    /// Role: client, validator, observer, auditor or admin
+    #[arg(long, default_value = "client", value_parser = role)]
+    role: Role,
+    /// New folder for the identity
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Algorithm of the enrolment key
+    #[arg(long, value_name = "NAME", default_value = "ed25519", value_parser = network::algorithm)]
+    algorithm: Algorithm,
+    /// Attribute of the enrolment certificate; may be repeated
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+    /// Host name or address for the TLS certificate; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
+    /// Validity, days
+    #[arg(long, default_value_t = 365)]
+    days: u32,
+    /// Genesis document: puts the roots of all members beside the identity
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+}
+
+pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Show { place } => show(&place, context),
+        Command::Issue(issue) => self::issue(&issue, context),
+        Command::Revoke { id, reason, wait } => {
+            let invocation = Invocation::new(revocations::NAME, "revoke");
+            let invocation = invocation.arg(id.to_string()).arg(&reason);
+            chaincode::submit(&invocation, wait, Who::Admin, context)
+        }
+    }
+}
+
+fn show(place: &Path, context: &Context) -> Result<(), Failure> {
+    if !place.is_dir() {
+        let der = msp::read_certificate(place).map_err(|error| msp_failure(&error))?;
+        return describe(&der, Vec::new(), context);
+    }
+    if !place.join("cert.pem").exists() && place.join("root.pem").exists() {
+        let der = msp::read_certificate(&place.join("root.pem"));
+        return describe(&der.map_err(|error| msp_failure(&error))?, Vec::new(), context);
+    }
+    let msp = Msp::load(place).map_err(|error| msp_failure(&error))?;
+    let crypto = Crypto::portable();
+    msp.enrolment.signing_key(&crypto).map_err(|error| msp_failure(&error))?;
+    let tls = match &msp.tls {
+        None => Cell::text_of("none: this identity cannot open connections of a node"),
+        Some(tls) => {
+            tls.signing_key(&crypto).map_err(|error| msp_failure(&error))?;
+            let identity = tls.identity().map_err(|error| certificate_failure(&error))?;
+            Cell::Text(format!("valid until {}", super::output::time(identity.not_after_ms)))
+        }
+    };
+    let roots = msp.roots.keys().map(Cell::text_of).collect();
+    let more = vec![("key", Cell::text_of("fits")), ("tls", tls), ("roots", Cell::List(roots))];
+    describe(&msp.enrolment.certificate, more, context)
+}
+
+fn describe(der: &Bytes, more: Vec<(&str, Cell)>, context: &Context) -> Result<(), Failure> {
+    let parsed = certificate::parse(der).map_err(|error| certificate_failure(&error))?;
+    if let Ok(root) = Root::claimed(&parsed, der.clone()) {
+        context.output.object(&[
+            ("identity", Cell::Text(format!("obelisk://{}", root.organisation))),
+            ("purpose", Cell::text_of("root of an organisation")),
+            ("algorithm", Cell::text_of(root.key.algorithm().name())),
+            ("valid from", Cell::Time(root.not_before_ms)),
+            ("valid until", Cell::Time(root.not_after_ms)),
+        ]);
+        return Ok(());
+    }
+    let identity = Identity::claimed(&parsed, der.clone());
+    let identity = identity.map_err(|error| certificate_failure(&error))?;
+    let purpose = match identity.purpose {
+        Purpose::Enrolment => "enrolment: signs transactions or votes",
+        Purpose::Tls => "TLS: authenticates connections",
+    };
+    let attributes = identity.attributes.iter();
+    let attributes = attributes.map(|(name, value)| Cell::Text(format!("{name}={value}")));
+    let mut fields = vec![
+        ("identity", Cell::Text(identity.uri())),
+        ("id", Cell::Id(identity.certificate.0)),
+        ("purpose", Cell::text_of(purpose)),
+        ("algorithm", Cell::text_of(identity.key.algorithm().name())),
+        ("valid from", Cell::Time(identity.not_before_ms)),
+        ("valid until", Cell::Time(identity.not_after_ms)),
+        ("valid now", Cell::Flag(identity.valid_at(now_ms()))),
+        ("attributes", Cell::List(attributes.collect())),
+    ];
+    fields.extend(more);
+    context.output.object(&fields);
+    Ok(())
+}
+
+fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
+    if issue.out.join("cert.pem").exists() {
+        let cause = format!("{} holds an identity already", issue.out.display());
+        return Err(Failure::usage(cause, "choose another folder with --out"));
+    }
+    let crypto = Crypto::portable();
+    let authority = authority(&issue.ca, &crypto)?;
+    let (enrolment_key, key) = fresh(issue.algorithm, &crypto)?;
+    let (tls_key, tls_public) = fresh(Algorithm::EcdsaP256, &crypto)?;
+    let mut attributes = issue.attributes.clone();
+    attributes.sort();
+    let certificates = || {
+        let from = now_ms().saturating_sub(BACKDATED_MS);
+        let enrolment = Enrolment {
+            name: &issue.name,
+            role: issue.role,
+            attributes: &attributes,
+            key: key.public_key(),
+        };
+        let tls = TlsSubject {
+            name: &issue.name,
+            role: issue.role,
+            hosts: &issue.hosts,
+            key: tls_public.public_key(),
+        };
+        Ok((
+            authority.enrol(&enrolment, &Terms::new(from, issue.days)?)?,
+            authority.issue_tls(&tls, &Terms::new(from, issue.days)?)?,
+        ))
+    };
+    let (enrolment, tls) = certificates().map_err(|error: AuthorityError| {
+        Failure::of(Exit::Usage, &error, "correct --name, --attribute, --host or --days")
+    })?;
+    let root = authority.root().der.clone();
+    let roots = roots(issue, &authority)?;
+    let pair = |certificate, key| KeyPair { certificate, key, folder: PathBuf::new() };
+    let tls = Some(pair(tls, tls_key));
+    Msp { enrolment: pair(enrolment.clone(), enrolment_key), root, roots, tls }
+        .store(&issue.out)
+        .map_err(|error| msp_failure(&error))?;
+    let folder = Cell::Text(issue.out.display().to_string());
+    describe(&enrolment, vec![("folder", folder)], context)
+}
+
+fn roots(issue: &Issue, authority: &Authority) -> Result<BTreeMap<String, Bytes>, Failure> {
+    let own = (authority.root().organisation.clone(), authority.root().der.clone());
+    let Some(path) = &issue.genesis else { return Ok(BTreeMap::from([own])) };
+    let genesis = consortium::read_genesis(path)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "check --genesis"))?;
+    if genesis.organisation(&own.0).is_none_or(|known| known.root != own.1) {
+        let cause = format!("{} does not know the authority of {}", path.display(), own.0);
+        return Err(Failure::usage(cause, "use the authority folder made with this network"));
+    }
+    Ok(genesis.organisations.into_iter().map(|o| (o.name, o.root)).collect())
+}
+
+fn authority(folder: &Path, crypto: &Crypto) -> Result<Authority, Failure> {
+    let root = msp::read_certificate(&folder.join("root.pem"));
+    let root = root.map_err(|error| msp_failure(&error))?;
+    let pkcs8 = msp::read_key(&folder.join("key.pem")).map_err(|error| msp_failure(&error))?;
+    let parsed = certificate::parse(&root).map_err(|error| certificate_failure(&error))?;
+    let fix = "name the authority's folder with --ca";
+    let key = crypto
+        .load(parsed.key.algorithm(), &pkcs8)
+        .map_err(|error| Failure::of(Exit::Usage, &error, fix))?;
+    Authority::open(&root, key).map_err(|error| Failure::of(Exit::Usage, &error, fix))
+}
+
+type Fresh = (zeroize::Zeroizing<Vec<u8>>, Arc<dyn SigningKey>);
+
+fn fresh(algorithm: Algorithm, crypto: &Crypto) -> Result<Fresh, Failure> {
+    let make = || {
+        let pkcs8 = crypto.generate(algorithm)?;
+        let key = crypto.load(algorithm, &pkcs8)?;
+        Ok((pkcs8, key))
+    };
+    make().map_err(|error: crate::crypto::CryptoError| {
+        Failure::of(Exit::Internal, &error, "`obelisk crypto list` shows what works here")
+    })
+}
+
+fn msp_failure(error: &MspError) -> Failure {
+    let exit = match error {
+        MspError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Exit::NotFound
+        }
+        _ => Exit::Usage,
+    };
+    Failure::of(exit, error, "check the path; `obelisk network create` and `member issue` make one")
+}
+
+fn certificate_failure(error: &dyn std::error::Error) -> Failure {
+    Failure::of(Exit::Usage, error, "use a certificate that an organisation's authority issued")
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let known = || Role::ALL.map(Role::name).join(", ");
+    Role::from_name(text).ok_or_else(|| format!("known are {}", known()))
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Certificates are valid from one hour before now: clocks differ.
+const BACKDATED_MS: u64 = 60 * 60 * 1000;
