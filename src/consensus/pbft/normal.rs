@@ -301,11 +301,12 @@ impl Pbft {
 
     /// Delivers whatever is final, in order.
     fn deliver(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(delivered) = self.next_final() {
-            let proposal = &delivered.proposal;
-            let (tip, commit) = self.tip.extend(self.chain, proposal);
-            let digest = proposal.digest(&self.chain);
+        while let Some(mut delivered) = self.next_final() {
+            let (tip, commit) = self.tip.extend(self.chain, &delivered.proposal);
+            let digest = delivered.proposal.digest(&self.chain);
             self.tip = tip;
+            self.settle_content(&mut delivered.proposal);
+            let proposal = &delivered.proposal;
             if let Some(entry) = self.log.entry(tip.sequence) {
                 entry.delivered = Some((digest, commit));
             }
@@ -324,9 +325,26 @@ impl Pbft {
         }
     }
 
+    /// Puts into a proposal what its block holds. The certificate is over the block hash: it binds
+    /// the block's time, not a proposed time before the block below, and the batch ids, not what a
+    /// liar who passed the proposal on says of their size.
+    fn settle_content(&self, proposal: &mut Proposal) {
+        if proposal.is_null() {
+            return;
+        }
+        proposal.time_ms = self.tip.time_ms;
+        for batch in &mut proposal.batches {
+            *batch = self.batches.get(&batch.id).copied().unwrap_or(*batch);
+        }
+    }
+
     /// The proposal after the tip, if a quorum committed it and its bodies are here.
     fn next_final(&mut self) -> Option<Delivered> {
         let n = self.tip.sequence.next()?;
+        // The driver's queue of delivered proposals is bounded by this.
+        if n.0.saturating_sub(self.executed.0) > self.window() {
+            return None;
+        }
         if let Some(found) = self.finals.get(&n) {
             let (_, digest) = self.tip.extend(self.chain, &found.delivered.proposal);
             if digest != found.delivered.certificate.vote.digest {

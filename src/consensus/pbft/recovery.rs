@@ -14,8 +14,10 @@
 //! Invariants: applying the records in order gives back every vote this replica ever sent above
 //! the stable checkpoint, so it never contradicts itself after a restart and can repeat each vote
 //! with the same bytes. Records at or below the stable checkpoint, or of a view that was left,
-//! change nothing. Failure: the driver checks the log's integrity; a record that cannot be read
-//! then was written by another version, and the replica stops rather than forget a vote.
+//! change nothing. A new-view is not recorded by its sender before it comes back: a primary that
+//! restarts between its demand for a view and that view's start leaves the view to fail. Failure:
+//! the driver checks the log's integrity; a record that cannot be read then was written by another
+//! version, and the replica stops rather than forget a vote.
 
 use bytes::Bytes;
 
@@ -153,6 +155,8 @@ impl Pbft {
                     self.view_active = false;
                     self.log.leave_view();
                     self.own_view_change = Some(body);
+                    // It may have been sent before the crash, with other view-changes.
+                    self.composed = Some(demand.view);
                 }
             }
             Record::NewView { envelope } => {
