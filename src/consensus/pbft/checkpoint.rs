@@ -147,6 +147,7 @@ impl Pbft {
         let tip = self.tip.sequence;
         self.early.retain(|(_, early), _| *early > n.max(tip));
         effects.push(Effect::Compact(self.compaction()));
+        self.repeat_own_checkpoints(effects);
         if n.0 - tip.0.min(n.0) > self.window() {
             self.catch_up(effects);
         }
@@ -163,6 +164,20 @@ impl Pbft {
         let n = self.tip.sequence;
         if self.is_checkpoint(n) && n > self.log.low() {
             self.checkpoints.own.entry(n).or_insert(digest);
+        }
+    }
+
+    /// An own vote that came back while its sequence number was above the high watermark was not
+    /// counted: a replica restored far ahead of what it can prove. It is sent again, the same.
+    fn repeat_own_checkpoints(&self, effects: &mut Vec<Effect>) {
+        if self.checkpoints.diverged.is_some() {
+            return;
+        }
+        for (n, digest) in self.checkpoints.own_above(self.log.low()) {
+            let counted = self.checkpoints.votes.get(&n).is_some_and(|v| v.contains_key(&self.me));
+            if self.log.covers(n) && !counted {
+                effects.push(Effect::Broadcast(super::vote_draft(self.checkpoint_vote(n, digest))));
+            }
         }
     }
 
