@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use obelisk::client::trust::Network;
 use obelisk::client::connection::Client;
 use obelisk::client::identity::ClientIdentity;
 use obelisk::client::invocation::Invocation;
+use obelisk::client::trust::Network;
 use obelisk::crypto::routing::Crypto;
 use obelisk::membership::consortium::Consortium;
 use obelisk::membership::consortium::Member;

@@ -15,6 +15,7 @@
 //! Adding a group is one file, one `mod` line and one variant of `Command`.
 
 pub mod argument;
+mod bench;
 mod block;
 pub mod chaincode;
 mod crypto;
@@ -105,6 +106,9 @@ enum Command {
     /// Crypto providers of this build on this machine
     #[command(subcommand)]
     Crypto(crypto::Command),
+    /// Measure a network
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Run seeds of the simulator
     Sim(sim::Arguments),
 }
@@ -122,6 +126,7 @@ impl Command {
             Self::Member(command) => member::run(command, context),
             Self::Ledger(command) => ledger::run(command, context),
             Self::Crypto(command) => crypto::run(command, context),
+            Self::Bench(command) => bench::run(command, context),
             Self::Sim(arguments) => sim::run(arguments, context),
         }
     }

@@ -32,7 +32,6 @@
 //! ```
 //!
 //! With a node (feature `grpc`):
-//!
 #![cfg_attr(feature = "grpc", doc = "```no_run")]
 #![cfg_attr(not(feature = "grpc"), doc = "```ignore")]
 //! use std::path::Path;

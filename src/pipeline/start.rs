@@ -135,87 +135,48 @@ pub struct Pipeline {
 impl Pipeline {
     /// Brings the state up to the stored blocks, then starts every station.
     pub fn start(parts: Parts) -> Result<Self, StartError> {
-        let chain = parts.genesis.chain_id();
-        let ledger = parts.ledger.clone();
         let executor = replay(&parts)?;
-        let mempool = Arc::new(Mempool::default());
-        let bodies = Arc::new(Bodies::default());
-        let publisher = Arc::new(Publisher::new(ledger.clone(), mempool.clone()));
         let verification = Arc::new(Verification {
-            chain,
+            chain: parts.genesis.chain_id(),
             replicas: Arc::new(parts.genesis.replicas.clone()),
             plugin: parts.plugin,
             directory: parts.directory.clone(),
             pool: parts.pool.clone(),
         });
-        let core = Arc::new(Mutex::new(CoreStatus::default()));
+        let shared = share(&parts, &verification);
         let (order, order_inputs) = bounded(limits::CONSENSUS_INPUTS_MAX);
         let (work, work_inputs) = bounded(limits::ORDERED_BLOCKS_MAX);
         let (finished, finished_inputs) = bounded(limits::EXECUTED_BLOCKS_MAX);
         let (catch_up, catch_up_inputs) = bounded(limits::CATCH_UP_INPUTS_MAX);
-        let mut stations = Stations { fatal: parts.fatal.clone(), threads: Vec::new() };
-        let me = parts.seat.as_ref().map(|seat| seat.me);
-        let intake = match parts.seat {
+        let mut stations = Stations { fatal: parts.fatal, threads: Vec::new() };
+        let (votes, batches) = match parts.seat {
             None => (None, None),
             Some(seat) => {
-                let links = Links {
-                    order: order.clone(),
-                    order_inputs,
-                    work: work.clone(),
-                    catch_up: catch_up.clone(),
-                };
-                let driver = Driver {
-                    genesis: &parts.genesis,
-                    plugin: parts.plugin,
-                    ledger: &ledger,
-                    transport: &parts.transport,
-                    mempool: &mempool,
-                    bodies: &bodies,
-                    verification: &verification,
-                    core: &core,
-                };
+                let (order, work, catch_up) = (order.clone(), work.clone(), catch_up.clone());
+                let links = Links { order, order_inputs, work, catch_up };
+                let (plugin, verification) = (parts.plugin, &verification);
+                let driver = Driver { shared: &shared, plugin, verification };
                 driver.start(seat, links, &mut stations)?
             }
         };
+        let (chain, ledger) = (shared.chain, shared.ledger.clone());
         let execute = ExecuteStation { executor, chain, tip: ledger.tip(), finished };
         stations.fallible("execute", move || execute.run(&work_inputs))?;
-        let commit = Commit {
-            ledger: ledger.clone(),
-            chain,
-            publisher: publisher.clone(),
-            order: order.clone(),
-        };
+        let (publisher, order_hears) = (shared.publisher.clone(), order.clone());
+        let commit = Commit { ledger: ledger.clone(), chain, publisher, order: order_hears };
         stations.fallible("commit", move || commit.run(&finished_inputs))?;
-        let follower =
-            CatchUp::new(ledger.clone(), parts.transport.clone(), verification.clone(), work);
+        let follower = CatchUp::new(ledger.clone(), shared.transport.clone(), verification, work);
         stations.plain("catch-up", move || follower.run(&catch_up_inputs))?;
         let inbox = Arc::new(Intake {
-            transport: parts.transport.clone(),
-            ledger: ledger.clone(),
-            bodies: bodies.clone(),
-            votes: intake.0,
-            batches: intake.1,
+            transport: shared.transport.clone(),
+            ledger,
+            bodies: shared.bodies.clone(),
+            votes,
+            batches,
             catch_up: catch_up.clone(),
             dropped: Arc::new(AtomicU64::new(0)),
         });
-        let directory = parts.directory;
-        let admission =
-            Admission::new(chain, ledger.clone(), directory.clone(), mempool.clone(), verification);
-        let handle = Handle(Arc::new(Shared {
-            genesis: parts.genesis,
-            chain,
-            me,
-            ledger,
-            directory,
-            contracts: parts.contracts,
-            admission,
-            mempool,
-            bodies,
-            publisher,
-            transport: parts.transport,
-            core,
-            metrics: parts.metrics,
-        }));
+        let handle = Handle(shared);
         Ok(Self { handle, inbox, order, catch_up, threads: stations.threads })
     }
 
@@ -249,16 +210,35 @@ fn replay(parts: &Parts) -> Result<Executor, StartError> {
     Ok(executor)
 }
 
+/// What all holders of the pipeline and its stations share.
+fn share(parts: &Parts, verification: &Arc<Verification>) -> Arc<Shared> {
+    let (chain, ledger) = (parts.genesis.chain_id(), parts.ledger.clone());
+    let mempool = Arc::new(Mempool::default());
+    let (directory, verification) = (parts.directory.clone(), verification.clone());
+    let admission =
+        Admission::new(chain, ledger.clone(), directory.clone(), mempool.clone(), verification);
+    Arc::new(Shared {
+        genesis: parts.genesis.clone(),
+        chain,
+        me: parts.seat.as_ref().map(|seat| seat.me),
+        publisher: Arc::new(Publisher::new(ledger.clone(), mempool.clone())),
+        ledger,
+        directory,
+        contracts: parts.contracts.clone(),
+        admission,
+        mempool,
+        bodies: Arc::new(Bodies::default()),
+        transport: parts.transport.clone(),
+        core: Arc::new(Mutex::new(CoreStatus::default())),
+        metrics: parts.metrics.clone(),
+    })
+}
+
 /// What the consensus driver is started from.
 struct Driver<'a> {
-    genesis: &'a Genesis,
+    shared: &'a Shared,
     plugin: &'static Plugin,
-    ledger: &'a Arc<Ledger>,
-    transport: &'a Arc<dyn Transport>,
-    mempool: &'a Arc<Mempool>,
-    bodies: &'a Arc<Bodies>,
     verification: &'a Arc<Verification>,
-    core: &'a Arc<Mutex<CoreStatus>>,
 }
 
 struct Links {
@@ -280,16 +260,16 @@ impl Driver<'_> {
         links: Links,
         stations: &mut Stations,
     ) -> Result<IntakeQueues, StartError> {
-        let chain = self.genesis.chain_id();
+        let chain = self.shared.genesis.chain_id();
         let (wal, recovered) = Wal::open(&seat.directory, chain)?;
-        let tip = self.ledger.tip();
-        let (_, checkpoint) = Commit::checkpoint(self.ledger, chain, tip.sequence);
+        let tip = self.shared.ledger.tip();
+        let (_, checkpoint) = Commit::checkpoint(&self.shared.ledger, chain, tip.sequence);
         self.recover_bodies(seat.me, &recovered)?;
         let core = (self.plugin.build)(Setup {
             chain,
             me: seat.me,
-            replicas: Arc::new(self.genesis.replicas.clone()),
-            parameters: self.genesis.parameters,
+            replicas: Arc::new(self.shared.genesis.replicas.clone()),
+            parameters: self.shared.genesis.parameters,
             tuning: seat.tuning,
             tip,
             checkpoint,
@@ -301,16 +281,16 @@ impl Driver<'_> {
             core,
             wal,
             signer: seat.signer,
-            transport: self.transport.clone(),
-            bodies: self.bodies.clone(),
-            mempool: self.mempool.clone(),
+            transport: self.shared.transport.clone(),
+            bodies: self.shared.bodies.clone(),
+            mempool: self.shared.mempool.clone(),
             ordered: links.work,
             catch_up: links.catch_up,
-            status: self.core.clone(),
+            status: self.shared.core.clone(),
         });
         let inputs = links.order_inputs;
         stations.fallible("consensus", move || station.run(&inputs))?;
-        let (mempool, transport) = (self.mempool.clone(), self.transport.clone());
+        let (mempool, transport) = (self.shared.mempool.clone(), self.shared.transport.clone());
         let (order, me) = (links.order.clone(), seat.me);
         stations.plain("batcher", move || {
             while let Some(batch) = mempool.next_batch(me) {
@@ -339,15 +319,15 @@ impl Driver<'_> {
             let Ok(batch) = Batch::from_bytes(bytes) else { continue };
             let mut fresh = false;
             for tx in batch.transactions() {
-                fresh |= !self.ledger.contains(&tx.id())?;
+                fresh |= !self.shared.ledger.contains(&tx.id())?;
             }
             let batch = Arc::new(batch);
-            self.bodies.offer(&batch, true);
+            self.shared.bodies.offer(&batch, true);
             match fresh {
                 false => {
-                    self.bodies.deliver(&batch.id());
+                    self.shared.bodies.deliver(&batch.id());
                 }
-                true if batch.author() == me => self.mempool.recovered(&batch),
+                true if batch.author() == me => self.shared.mempool.recovered(&batch),
                 true => {}
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! payload   tag "obelisk.transaction.1" | chain id 32 | creator 32 | nonce 16 | valid until u64
-//!           | client time u64 ms | chaincode string | function string | args u32 x bytes | confidentiality u8 (0 = open)
+//!           | client time u64 ms | chaincode string | function string | args u32 x bytes
+//!           | confidentiality u8 (0 = open)
 //! envelope  payload bytes | signature 64
 //! ```
 //!

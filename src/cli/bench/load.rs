@@ -42,6 +42,7 @@ use crate::crypto::routing::Routing;
 use crate::membership::consortium;
 use crate::membership::msp::Msp;
 use crate::types::codec::Encode;
+use crate::types::genesis::Genesis;
 use crate::types::ids::Height;
 use crate::types::signature::Algorithm;
 
@@ -160,8 +161,7 @@ async fn measured(
 ) -> Result<Report, Failure> {
     let broken = |error: &dyn std::error::Error| Failure::of(Exit::Internal, error, "report it");
     let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(|e| broken(&e))?);
-    let genesis = consortium::read_genesis(&profile.genesis)
-        .map_err(|e| Failure::of(Exit::Usage, &e, "check the profile's genesis"))?;
+    let genesis = read_genesis(profile)?;
     let validators = genesis.replicas.len();
     let genesis = Arc::new(genesis);
     let network = Network::new(genesis, crypto.clone()).map_err(|e| link::client_failure(&e))?;
@@ -181,24 +181,7 @@ async fn measured(
     let algorithm = client_identity_algorithm(&msp)?;
     let verification_us = measure::verification_us(&crypto, algorithm);
     let sync_ms = measure::sync_ms(folder);
-    let shared = Arc::new(Shared {
-        arguments: Plan {
-            payload: arguments.payload,
-            accounts: arguments.accounts.max(2),
-            skew: arguments.skew.max(0.0),
-            rate: arguments.rate,
-            in_flight: arguments.in_flight.max(1),
-            streams: clients.len(),
-        },
-        network,
-        height: AtomicU64::new(0),
-        counting: AtomicBool::new(false),
-        stopped: AtomicBool::new(false),
-        committed: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-        latencies: Mutex::default(),
-    });
+    let shared = Arc::new(Shared::new(arguments, network, clients.len()));
     let mut tasks = Vec::new();
     for (number, client) in clients.iter().enumerate() {
         let stream = Stream::open(number, client, client_identity.clone(), &shared).await?;
@@ -216,14 +199,10 @@ async fn measured(
     for task in tasks {
         task.abort();
     }
-    let mode = match arguments.rate {
-        Some(rate) => format!("{rate} per second"),
-        None => format!("closed loop, {} under way", arguments.in_flight),
-    };
     let mut report = Report {
         algorithm: algorithm.name().to_owned(),
         payload_bytes: arguments.payload,
-        mode,
+        mode: arguments.mode(),
         validators,
         seconds,
         verification_us,
@@ -455,7 +434,43 @@ async fn count(mut outcomes: Outcomes, shared: Arc<Shared>, places: Arc<Semaphor
     }
 }
 
+fn read_genesis(profile: &Profile) -> Result<Genesis, Failure> {
+    consortium::read_genesis(&profile.genesis)
+        .map_err(|e| Failure::of(Exit::Usage, &e, "check the profile's genesis"))
+}
+
+impl Arguments {
+    fn mode(&self) -> String {
+        match self.rate {
+            Some(rate) => format!("{rate} per second"),
+            None => format!("closed loop, {} under way", self.in_flight),
+        }
+    }
+}
+
 impl Shared {
+    fn new(arguments: &Arguments, network: Network, streams: usize) -> Self {
+        let plan = Plan {
+            payload: arguments.payload,
+            accounts: arguments.accounts.max(2),
+            skew: arguments.skew.max(0.0),
+            rate: arguments.rate,
+            in_flight: arguments.in_flight.max(1),
+            streams,
+        };
+        Self {
+            arguments: plan,
+            network,
+            height: AtomicU64::new(0),
+            counting: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            committed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            latencies: Mutex::default(),
+        }
+    }
+
     fn fill(&self, report: &mut Report) {
         report.committed = self.committed.load(Ordering::Relaxed);
         report.failed = self.failed.load(Ordering::Relaxed);
