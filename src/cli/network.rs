@@ -38,9 +38,9 @@ pub enum Command {
         /// Name of the network
         #[arg(long, default_value = "obelisk")]
         name: String,
-        /// Consensus: a row of the plug-in table [default: pbft, or noops below four validators]
-        #[arg(long, value_name = "PLUGIN")]
-        consensus: Option<String>,
+        /// Consensus: a row of the plug-in table
+        #[arg(long, value_name = "PLUGIN", default_value = "pbft")]
+        consensus: String,
         /// Address that nodes listen on and that certificates name
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
         host: String,
@@ -60,7 +60,6 @@ pub enum Command {
 pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Create { out, validators, algorithm, base_port, name, consensus, host } => {
-            let consensus = consensus.unwrap_or_else(|| create::consensus_for(validators).into());
             let plan =
                 create::Plan { out, validators, algorithm, base_port, name, consensus, host };
             create(&plan, context)
