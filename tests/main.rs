@@ -10,6 +10,8 @@ mod cluster;
 #[cfg(feature = "wasm")]
 mod contracts;
 mod crash;
+#[cfg(feature = "cli")]
+mod demo;
 mod execution;
 mod guard;
 mod ledger;

@@ -19,6 +19,7 @@ mod bench;
 mod block;
 pub mod chaincode;
 mod crypto;
+mod demo;
 pub mod failure;
 mod ledger;
 pub mod link;
@@ -103,6 +104,8 @@ enum Command {
     /// A node's data directory, offline
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// A consortium on this machine, and a letter of credit that lives on it
+    Demo(demo::Arguments),
     /// Crypto providers of this build on this machine
     #[command(subcommand)]
     Crypto(crypto::Command),
@@ -125,6 +128,7 @@ impl Command {
             Self::State(command) => state::run(command, context),
             Self::Member(command) => member::run(command, context),
             Self::Ledger(command) => ledger::run(command, context),
+            Self::Demo(arguments) => demo::run(arguments, context),
             Self::Crypto(command) => crypto::run(command, context),
             Self::Bench(command) => bench::run(command, context),
             Self::Sim(arguments) => sim::run(arguments, context),
