@@ -265,7 +265,7 @@ impl Pbft {
             }
         }
         let from = status.delivered.0.saturating_add(1);
-        let null = self.last_null.as_ref().filter(|d| d.proposal.sequence.0 > from);
+        let null = self.last_null.as_ref().filter(|d| d.proposal.sequence.0 >= from);
         if let Some(null) = null.filter(|_| self.log.remembered(SequenceNumber(from)).is_none()) {
             effects.push(Effect::Send { to, message: self.committed_draft(null) });
         }
