@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::auth::Caller;
+use crate::ledger::LedgerError;
 use crate::membership::identity::Role;
 use crate::pipeline::handle::NodeStatus;
+use crate::pipeline::publish::Committed;
 use crate::pipeline::publish::Located;
 use crate::pipeline::publish::Subscription;
 use crate::pipeline::refusal::Refusal;
@@ -96,7 +99,7 @@ pub enum Answer {
     /// To `History`.
     History(Vec<PastValue>),
     /// To `Follow`.
-    Follow(Subscription),
+    Follow(Follower),
     /// To `Status`.
     Status(Box<NodeStatus>),
     /// To `Alive`.
@@ -105,6 +108,24 @@ pub enum Answer {
     Ready(Vec<String>),
     /// To `Metrics`: Prometheus text.
     Metrics(String),
+}
+
+/// A subscription with its place in the node's list of subscribers.
+pub struct Follower {
+    subscription: Subscription,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    pub(super) fn new(subscription: Subscription, place: OwnedSemaphorePermit) -> Self {
+        Self { subscription, _place: place }
+    }
+
+    /// The next block, as soon as it is durable; `None` when the node stops. May be dropped while
+    /// it waits: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Arc<Committed>>, LedgerError> {
+        self.subscription.next().await
+    }
 }
 
 /// The end of the chain.

@@ -29,6 +29,8 @@ pub mod rest;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 #[cfg(feature = "grpc")]
 use tokio::sync::watch;
 
@@ -37,6 +39,7 @@ use crate::api::action::Answer;
 use crate::api::action::ChainTip;
 use crate::api::action::CommittedTransaction;
 use crate::api::action::Evidence;
+use crate::api::action::Follower;
 use crate::api::action::Kind;
 use crate::api::action::PastValue;
 use crate::api::action::StateEvidence;
@@ -62,13 +65,17 @@ use crate::types::receipt::BlockResult;
 pub struct Service {
     handle: Handle,
     open: bool,
+    reads: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
 }
 
 impl Service {
     /// Serves a node. `open` lets callers without a certificate read and hand in transactions
     /// (which carry their own signatures); meant for loopback and networks of one's own.
     pub fn new(handle: Handle, open: bool) -> Self {
-        Self { handle, open }
+        let reads = Arc::new(Semaphore::new(limits::READS_MAX));
+        let followers = Arc::new(Semaphore::new(limits::SUBSCRIBERS_MAX));
+        Self { handle, open, reads, followers }
     }
 
     /// Who is behind a connection.
@@ -97,12 +104,16 @@ impl Service {
             }
             Action::Query { chaincode, function, args } => match caller {
                 Caller::Member(member) => {
+                    let _place = place(&self.reads, "the list of queries under way")?;
                     let who = member.clone();
                     Ok(Answer::Value(self.handle.query(who, chaincode, function, args).await?))
                 }
                 Caller::Anonymous => Err(self.refusal(caller)),
             },
-            Action::Follow(from) => Ok(Answer::Follow(self.handle.subscribe(from))),
+            Action::Follow(from) => {
+                let place = place(&self.followers, "the list of subscribers")?;
+                Ok(Answer::Follow(Follower::new(self.handle.subscribe(from), place)))
+            }
             Action::Status => Ok(Answer::Status(Box::new(self.handle.status()))),
             Action::Genesis => Ok(Answer::Genesis(self.handle.genesis().clone())),
             Action::Alive => Ok(Answer::Alive),
@@ -110,9 +121,15 @@ impl Service {
             Action::Metrics => Ok(Answer::Metrics(self.handle.metrics().render())),
             Action::Registrar => Err(registrar_is_off()),
             read => {
+                let place = place(&self.reads, "the list of reads under way")?;
                 // Reads of the store may wait for the disk: not on the network threads.
                 let service = self.clone();
-                tokio::task::spawn_blocking(move || service.read(read))
+                let read = move || {
+                    // Held by the work, not by the caller: who hangs up does not make room.
+                    let _place = place;
+                    service.read(read)
+                };
+                tokio::task::spawn_blocking(read)
                     .await
                     .map_err(|_| Failure::internal("the read was cut short"))?
             }
@@ -252,6 +269,13 @@ impl From<LedgerError> for Failure {
 #[cfg(feature = "grpc")]
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+/// A place in a bounded list, or "busy".
+fn place(list: &Arc<Semaphore>, what: &'static str) -> Result<OwnedSemaphorePermit, Failure> {
+    let retry_after_ms = limits::BUSY_RETRY_MS;
+    let busy = |_| Failure::from(Refusal::Busy { what, retry_after_ms });
+    Arc::clone(list).try_acquire_owned().map_err(busy)
 }
 
 fn no_receipt_yet(id: TxId) -> Failure {

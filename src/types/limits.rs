@@ -259,3 +259,6 @@ pub const SUBMIT_TXS_MAX: usize = 4096;
 pub const STREAM_CERTIFICATES_MAX: usize = 1024;
 /// Messages written and not yet sent on one answering stream.
 pub const STREAM_ANSWERS_MAX: usize = 16;
+/// Reads of the store and queries of contracts under way for clients on one node; each holds a
+/// thread, and beyond it a caller is told "busy".
+pub const READS_MAX: usize = 128;

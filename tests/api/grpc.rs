@@ -191,3 +191,24 @@ async fn strangers_are_not_believed() {
     let nobody = Client::connect("127.0.0.1:1", &network, None).await.map(drop).unwrap_err();
     assert!(nobody.to_string().contains("is the node running"), "{nobody}");
 }
+
+/// Subscribers have a bounded number of places; the one too many hears "busy, retry after", and a
+/// place that was given up is free again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_beyond_the_limit_are_told_busy() {
+    use obelisk::api::action::Action;
+    use obelisk::api::auth::Caller;
+    use obelisk::types::limits;
+
+    let node = TestNode::start(true);
+    let mut held = Vec::new();
+    let follow = || node.service.perform(&Caller::Anonymous, Action::Follow(Height(1)));
+    for _ in 0..limits::SUBSCRIBERS_MAX {
+        held.push(follow().await.ok().expect("a place"));
+    }
+    let busy = follow().await.err().expect("no place");
+    assert_eq!((busy.code.word, busy.code.http), ("busy", 429));
+    assert!(busy.retry_after_ms > 0);
+    held.pop();
+    assert!(follow().await.is_ok());
+}

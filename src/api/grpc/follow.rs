@@ -9,17 +9,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::api;
+use crate::api::action::Follower;
 use crate::api::failure::Failure;
 use crate::api::grpc::node::Answers;
 use crate::api::grpc::proto;
 use crate::pipeline::publish::Committed;
-use crate::pipeline::publish::Subscription;
 use crate::types::codec::Encode;
 use crate::types::limits;
 
 /// Blocks with their results.
 pub fn blocks(
-    subscription: Subscription,
+    subscription: Follower,
     stop: watch::Receiver<bool>,
 ) -> Answers<proto::CommittedBlock> {
     each(subscription, stop, |committed| {
@@ -32,7 +32,7 @@ pub fn blocks(
 
 /// Events that match.
 pub fn events(
-    subscription: Subscription,
+    subscription: Follower,
     wanted: proto::EventsRequest,
     stop: watch::Receiver<bool>,
 ) -> Answers<proto::BlockEvents> {
@@ -67,7 +67,7 @@ fn matching(committed: &Committed, wanted: &proto::EventsRequest) -> proto::Bloc
 
 /// One task per stream; it ends when the client is gone, the node stops or the store fails.
 fn each<T: Send + 'static>(
-    mut subscription: Subscription,
+    mut subscription: Follower,
     mut stop: watch::Receiver<bool>,
     mut render: impl FnMut(&Committed) -> Option<T> + Send + 'static,
 ) -> Answers<T> {

@@ -28,6 +28,7 @@ use crate::api;
 use crate::api::Service;
 use crate::api::action::Action;
 use crate::api::action::Answer;
+use crate::api::action::Follower;
 use crate::api::auth::Caller;
 use crate::api::failure::Failure;
 use crate::api::grpc::follow;
@@ -35,7 +36,6 @@ use crate::api::grpc::node;
 use crate::api::grpc::node::Answers;
 use crate::api::grpc::proto;
 use crate::pipeline::publish::Committed;
-use crate::pipeline::publish::Subscription;
 use crate::pipeline::refusal::Refusal;
 use crate::types::digest::Digest;
 use crate::types::ids::CertificateId;
@@ -50,7 +50,7 @@ pub fn start(
     service: Service,
     caller: Caller,
     incoming: Streaming<proto::SubmitMany>,
-    blocks: Subscription,
+    blocks: Follower,
     stop: watch::Receiver<bool>,
 ) -> Answers<proto::SubmitOutcomes> {
     let (answers, receiver) = mpsc::channel(limits::STREAM_ANSWERS_MAX);
@@ -90,7 +90,7 @@ impl Submission {
     async fn run(
         mut self,
         mut incoming: Streaming<proto::SubmitMany>,
-        mut blocks: Subscription,
+        mut blocks: Follower,
         mut stop: watch::Receiver<bool>,
     ) {
         let mut reading = true;

@@ -392,3 +392,57 @@ pub const RESPONSE: Schema = Schema {
         always("id", "any", "As in the call."),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refused(body: &str) -> (Option<Value>, u16, i32) {
+        let (id, error) = envelope(&Bytes::copy_from_slice(body.as_bytes())).err().expect(body);
+        (id, error.http, error.code)
+    }
+
+    /// The envelope's faults have the statuses and codes of 2016, and a malformed notification
+    /// stays silent.
+    #[test]
+    fn envelopes_are_judged_as_in_2016() {
+        let null = Some(Value::Null);
+        assert_eq!(refused(""), (null.clone(), 400, -32600));
+        assert_eq!(refused(" \n"), (null.clone(), 400, -32600));
+        assert_eq!(refused("{"), (null.clone(), 400, -32700));
+        assert_eq!(refused("7"), (null, 400, -32700));
+        assert_eq!(refused("{}"), (None, 400, -32600));
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1}"#).2, -32600);
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","method":1,"id":1}"#).2, -32700);
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","method":"x","id":1}"#).1, 404);
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","method":"query","id":1}"#).2, -32602);
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","method":"query","params":[],"id":1}"#).2, -32700);
+        let extra = r#"{"jsonrpc":"2.0","method":"query","params":{},"id":1,"speed":9}"#;
+        assert_eq!(refused(extra).2, -32600);
+        let good = br#"{"jsonrpc":"2.0","method":"query","params":{},"id":"a"}"#;
+        let envelope = envelope(&Bytes::from_static(good)).ok().expect("a good envelope");
+        assert_eq!(envelope.id, Some(Value::String("a".to_owned())));
+    }
+
+    proptest! {
+        /// No bytes make the envelope, a transaction or a certificate panic.
+        #[test]
+        fn arbitrary_bodies_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = envelope(&Bytes::from(body.clone()));
+            let text = String::from_utf8_lossy(&body);
+            let _ = transactions::signed("transaction", &text);
+            let _ = transactions::certificate(Some(&text));
+            let pem = format!("-----BEGIN CERTIFICATE-----{text}-----END CERTIFICATE-----");
+            let _ = transactions::certificate(Some(&pem));
+        }
+
+        /// Nor does JSON of the right shape with arbitrary members.
+        #[test]
+        fn arbitrary_members_never_panic(name in ".{0,20}", text in ".{0,40}", number: i64) {
+            let body = serde_json::json!({ "jsonrpc": "2.0", "method": text, name: number });
+            let _ = envelope(&Bytes::from(body.to_string()));
+        }
+    }
+}
