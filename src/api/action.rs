@@ -36,6 +36,8 @@ use crate::types::transaction::Transaction;
 pub enum Action {
     /// The end of the chain.
     Chain,
+    /// The last stable checkpoint.
+    Checkpoint,
     /// A block.
     Block(Height),
     /// A block's receipts and roots.
@@ -76,6 +78,8 @@ pub enum Action {
 pub enum Answer {
     /// To `Chain`.
     Chain(ChainTip),
+    /// To `Checkpoint`.
+    Checkpoint(Arc<CheckpointProof>),
     /// To `Block`: the block and, of a newer block, its result. Height 0 has no block.
     Block { block: Arc<Block>, result: Arc<BlockResult> },
     /// To `Block` at height 0 and `Genesis`.
@@ -192,7 +196,7 @@ pub struct StateEvidence {
     /// Encoded proof of the state tree.
     pub proof: Bytes,
     /// Checkpoint votes over that root, where a checkpoint covers the height.
-    pub checkpoint: Option<CheckpointProof>,
+    pub checkpoint: Option<Arc<CheckpointProof>>,
 }
 
 /// One past value of a key.
@@ -209,7 +213,7 @@ pub struct PastValue {
 /// An action without its parameters: a row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// `Chain`, `Block`, `Result`, `Transaction`, `Receipt`, `Proof`, `Genesis`.
+    /// `Chain`, `Checkpoint`, `Block`, `Result`, `Transaction`, `Receipt`, `Proof`, `Genesis`.
     Ledger,
     /// `State`, `History`.
     State,
@@ -282,6 +286,7 @@ impl Action {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Chain
+            | Self::Checkpoint
             | Self::Block(_)
             | Self::Result(_)
             | Self::Transaction(_)

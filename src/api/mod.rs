@@ -14,6 +14,7 @@
 
 pub mod action;
 pub mod auth;
+mod checkpoint;
 pub mod failure;
 pub mod status;
 
@@ -46,6 +47,7 @@ use crate::api::action::StateEvidence;
 use crate::api::action::StateValue;
 use crate::api::auth::Caller;
 use crate::api::auth::Connection;
+use crate::api::checkpoint::Checkpoints;
 use crate::api::failure::Failure;
 use crate::ledger::LedgerError;
 use crate::ledger::read_write_set::StateKey;
@@ -53,6 +55,7 @@ use crate::pipeline::handle::Handle;
 use crate::pipeline::refusal::Refusal;
 use crate::types::block::Block;
 use crate::types::codec::Encode;
+use crate::types::evidence::CheckpointProof;
 use crate::types::evidence::ReceiptProof;
 use crate::types::evidence::TransactionProof;
 use crate::types::ids::Height;
@@ -67,6 +70,7 @@ pub struct Service {
     open: bool,
     reads: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    checkpoints: Checkpoints,
 }
 
 impl Service {
@@ -75,7 +79,7 @@ impl Service {
     pub fn new(handle: Handle, open: bool) -> Self {
         let reads = Arc::new(Semaphore::new(limits::READS_MAX));
         let followers = Arc::new(Semaphore::new(limits::SUBSCRIBERS_MAX));
-        Self { handle, open, reads, followers }
+        Self { handle, open, reads, followers, checkpoints: Checkpoints::default() }
     }
 
     /// Who is behind a connection.
@@ -159,6 +163,11 @@ impl Service {
     fn read(&self, action: Action) -> Result<Answer, Failure> {
         match action {
             Action::Chain => self.chain(),
+            Action::Checkpoint => match self.checkpoint()? {
+                Some(checkpoint) => Ok(Answer::Checkpoint(checkpoint)),
+                None => Err(Failure::not_found("no stable checkpoint with a block yet")
+                    .hint("checkpoints come every few blocks; ask again later")),
+            },
             Action::Block(Height(0)) => Ok(Answer::Genesis(self.handle.genesis().clone())),
             Action::Block(height) => {
                 let (block, result) = self.block(height)?;
@@ -187,6 +196,13 @@ impl Service {
         };
         let chain = self.handle.chain();
         Ok(Answer::Chain(ChainTip { chain, height: tip.height, hash: tip.hash, previous }))
+    }
+
+    fn checkpoint(&self) -> Result<Option<Arc<CheckpointProof>>, Failure> {
+        match self.handle.checkpoint() {
+            Some(votes) => Ok(self.checkpoints.evidence(self.handle.ledger(), &votes)?),
+            None => Ok(None),
+        }
     }
 
     fn block(&self, height: Height) -> Result<(Block, BlockResult), Failure> {
@@ -243,15 +259,18 @@ impl Service {
             return Ok(Answer::State(Box::new(StateValue { height, value, proof: None })));
         }
         let proven = ledger.prove(std::slice::from_ref(&key))?;
+        let tip = proven.tip;
+        let checkpoint =
+            self.checkpoint()?.filter(|c| (c.height, c.hash) == (tip.height, tip.hash));
         let value = proven.proof.entries.first().and_then(|(_, value)| value.clone());
         let evidence = StateEvidence {
             state_root: proven.state_root,
-            hash: proven.tip.hash,
+            hash: tip.hash,
             receipts_root: proven.receipts_root,
             proof: proven.proof.to_bytes(),
-            checkpoint: None,
+            checkpoint,
         };
-        let height = proven.tip.height;
+        let height = tip.height;
         Ok(Answer::State(Box::new(StateValue { height, value, proof: Some(evidence) })))
     }
 }

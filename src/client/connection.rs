@@ -333,6 +333,15 @@ impl Client {
         Ok(ProvenTransaction { proof, hash, index: reply.index, receipt, receipts_root })
     }
 
+    /// The newest checkpoint, checked: roots that a quorum signed.
+    pub async fn checkpoint(&self) -> Result<CheckpointProof, ClientError> {
+        let request = timed(proto::CheckpointRequest {}, CALL_WITHIN);
+        let reply = self.done(self.node.clone().checkpoint(request).await)?;
+        let proof: CheckpointProof = self.decoded(&reply.checkpoint)?;
+        self.shared.network.verifier().check_checkpoint(&proof)?;
+        Ok(proof)
+    }
+
     /// Writes of a key, newest first: height, position in the block, deleted.
     pub async fn history(
         &self,

@@ -63,6 +63,11 @@ pub trait Core: Send {
 
     /// Where the replica stands, for status and metrics.
     fn status(&self) -> CoreStatus;
+
+    /// Proof of the last stable checkpoint, where the plug-in has checkpoints and one exists.
+    fn checkpoint(&self) -> Option<QuorumCertificate> {
+        None
+    }
 }
 
 /// What may happen to a core.
@@ -209,6 +214,8 @@ pub struct CoreStatus {
     pub stable: SequenceNumber,
     /// Batches known and not yet delivered.
     pub pending_batches: usize,
+    /// Proof of that checkpoint; kept by the driver, a core leaves it out.
+    pub proof: Option<Arc<QuorumCertificate>>,
 }
 
 /// Timings and depths a node may choose for itself; none affects safety.

@@ -118,6 +118,7 @@ impl Core for Noops {
             delivered: self.tip.sequence,
             stable: self.executed,
             pending_batches: self.pending.len(),
+            proof: None,
         }
     }
 }

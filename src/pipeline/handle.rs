@@ -25,6 +25,7 @@ use crate::pipeline::publish::Publisher;
 use crate::pipeline::publish::Subscription;
 use crate::pipeline::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
+use crate::types::certificate::QuorumCertificate;
 use crate::types::digest::Digest;
 use crate::types::genesis::Genesis;
 use crate::types::ids::BlockHash;
@@ -200,6 +201,11 @@ impl Handle {
     /// Follows the chain from a height, without gaps.
     pub fn subscribe(&self, from: Height) -> Subscription {
         self.0.publisher.subscribe(from)
+    }
+
+    /// Proof of the last stable checkpoint, where there is one.
+    pub fn checkpoint(&self) -> Option<Arc<QuorumCertificate>> {
+        self.0.core.lock().expect("no holder of this lock panics").proof.clone()
     }
 
     /// The ledger, for reads.

@@ -84,12 +84,18 @@ impl Answer {
 impl TestNode {
     /// Starts a node of a new network; to be called within a runtime.
     pub fn start(open: bool) -> Self {
+        Self::start_with("noops", open)
+    }
+
+    /// The same with a row of the consensus table; a checkpoint every two sequence numbers.
+    pub fn start_with(consensus: &str, open: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let crypto = Arc::new(Crypto::portable());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let now_ms = u64::try_from(now.as_millis()).unwrap();
         let mut spec = Spec::local("api-test", 1, Algorithm::Ed25519, now_ms);
-        spec.consensus = "noops".to_owned();
+        spec.consensus = consensus.to_owned();
+        (spec.parameters.checkpoint_interval, spec.parameters.window) = (2, 8);
         let hosts = spec.organisations[0].members[0].hosts.clone();
         spec.organisations[0].members = Role::ALL
             .map(|role| MemberSpec {
@@ -294,7 +300,7 @@ fn pipeline(
     let pool = PoolConfig { threads: 1, cores: Vec::new() };
     let transport = hub.transport(0);
     let pipeline = Pipeline::start(Parts {
-        plugin: consensus::plugin("noops").unwrap(),
+        plugin: consensus::plugin(&genesis.consensus).unwrap(),
         seat: Some(Seat {
             me: ReplicaId(0),
             signer: Arc::new(signer),

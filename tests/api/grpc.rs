@@ -212,3 +212,28 @@ async fn subscribers_beyond_the_limit_are_told_busy() {
     held.pop();
     assert!(follow().await.is_ok());
 }
+
+/// With checkpoints, a state proof leads to a quorum's signatures, and so does a receipt of the
+/// checkpoint's block.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoints_anchor_proofs() {
+    let node = TestNode::start_with("pbft", false);
+    node.deploy().await;
+    let (client, who) = (node.client(Some(Role::Client)), node.identity(Role::Client));
+    let (proven, committed) = loop {
+        let committed = client.invoke(&who, &put(), WAIT).await.unwrap();
+        let proven = client.prove_state("kv", b"key").await.unwrap();
+        if proven.checkpoint.is_some() {
+            break (proven, committed);
+        }
+        assert!(committed.height < Height(500), "no checkpoint covers any newest block");
+    };
+    let anchor = proven.checkpoint.unwrap();
+    assert_eq!((anchor.height, anchor.state_root), (proven.height, proven.state_root));
+    let newest = client.checkpoint().await.unwrap();
+    assert!(newest.height >= anchor.height);
+    let transaction = client.prove_transaction(committed.receipt.tx).await.unwrap();
+    node.network.verifier().check_receipt(&transaction.receipt, &anchor).unwrap();
+    let over_rest = node.rest(Some(Role::Client), "GET", "/chain/checkpoint", "").await;
+    assert_eq!(over_rest.json()["signers"], serde_json::json!([0]));
+}

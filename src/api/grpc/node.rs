@@ -213,6 +213,18 @@ impl proto::node_server::Node for NodeService {
         }
     }
 
+    async fn checkpoint(
+        &self,
+        request: Request<proto::CheckpointRequest>,
+    ) -> Result<Response<proto::CheckpointReply>, Status> {
+        match self.ask(&request, Action::Checkpoint).await? {
+            Answer::Checkpoint(found) => {
+                Ok(Response::new(proto::CheckpointReply { checkpoint: found.to_bytes() }))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
     async fn status(
         &self,
         request: Request<proto::StatusRequest>,

@@ -17,6 +17,7 @@ use crate::api::rest::route::Schema;
 use crate::api::rest::route::Verb;
 use crate::api::rest::route::always;
 use crate::api::rest::route::sometimes;
+use crate::types::codec::Encode;
 use crate::types::ids::Height;
 
 /// The rows.
@@ -30,6 +31,16 @@ pub const ROUTES: &[Route] = &[
         body: None,
         answer: &CHAIN,
         run: |request| Box::pin(chain(request)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/chain/checkpoint",
+        kind: Kind::Ledger,
+        summary: "The newest checkpoint: roots of state and receipts, signed by a quorum.",
+        query: &[],
+        body: None,
+        answer: &CHECKPOINT,
+        run: |request| Box::pin(checkpoint(request)),
     },
     Route {
         verb: Verb::Get,
@@ -65,6 +76,18 @@ struct ChainBody {
     chain: String,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CheckpointBody {
+    height: u64,
+    sequence: u64,
+    block_hash: String,
+    state_root: String,
+    receipts_root: String,
+    signers: Vec<u16>,
+    proof: String,
+}
+
 async fn chain(request: Request) -> Result<Reply, Failure> {
     let Answer::Chain(tip) = request.perform(Action::Chain).await? else {
         return Err(Failure::internal("not a chain tip"));
@@ -75,6 +98,21 @@ async fn chain(request: Request) -> Result<Reply, Failure> {
         previous_block_hash: tip.previous.map(|hash| json::base64(&hash.0.0)),
         block_hash: tip.hash.to_string(),
         chain: tip.chain.to_string(),
+    })
+}
+
+async fn checkpoint(request: Request) -> Result<Reply, Failure> {
+    let Answer::Checkpoint(found) = request.perform(Action::Checkpoint).await? else {
+        return Err(Failure::internal("not a checkpoint"));
+    };
+    Reply::json(&CheckpointBody {
+        height: found.height.0,
+        sequence: found.certificate.vote.slot.sequence.0,
+        block_hash: found.hash.to_string(),
+        state_root: found.state_root.to_string(),
+        receipts_root: found.receipts_root.to_string(),
+        signers: found.certificate.signatures.iter().map(|(id, _)| id.0).collect(),
+        proof: json::base64(&found.to_bytes()),
     })
 }
 
@@ -107,6 +145,21 @@ pub const CHAIN: Schema = Schema {
         sometimes("previousBlockHash", "base64", "Hash of the block below; none at height 0."),
         always("blockHash", "hex", "Hash of the newest block."),
         always("chain", "hex", "Chain id: SHA-256 of the genesis document."),
+    ],
+};
+
+/// A checkpoint.
+pub const CHECKPOINT: Schema = Schema {
+    name: "Checkpoint",
+    doc: "Roots that a quorum signed.",
+    fields: &[
+        always("height", "integer", "Height of the newest block it covers."),
+        always("sequence", "integer", "Sequence number of the checkpoint."),
+        always("blockHash", "hex", "Hash of the block."),
+        always("stateRoot", "hex", "State root after the block."),
+        always("receiptsRoot", "hex", "Merkle root of the block's receipts."),
+        always("signers", "[integer]", "Seats whose signatures the certificate holds."),
+        always("proof", "base64", "Encoded checkpoint proof, for offline checks."),
     ],
 };
 

@@ -77,6 +77,7 @@ use crate::consensus::pbft::message::Message;
 use crate::consensus::pbft::message::ViewChange;
 use crate::consensus::pbft::pace::Pace;
 use crate::types::block::Tip;
+use crate::types::certificate::QuorumCertificate;
 use crate::types::codec::Encode;
 use crate::types::genesis::ChainParameters;
 use crate::types::ids::BatchId;
@@ -291,7 +292,12 @@ impl Core for Pbft {
             delivered: self.tip.sequence,
             stable: self.log.low(),
             pending_batches: self.batches.len(),
+            proof: None,
         }
+    }
+
+    fn checkpoint(&self) -> Option<QuorumCertificate> {
+        self.checkpoints.stable.clone()
     }
 }
 

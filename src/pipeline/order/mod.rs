@@ -384,6 +384,17 @@ impl Order {
         }
     }
 
+    fn tell_status(&self) {
+        let mut status = self.parts.core.status();
+        let mut told = self.parts.status.lock().expect("no holder of this lock panics");
+        // Copied only when it changes, not on every step.
+        status.proof = match status.stable == told.stable {
+            true => told.proof.take(),
+            false => self.parts.core.checkpoint().map(Arc::new),
+        };
+        *told = status;
+    }
+
     /// Makes the round durable, signs its messages, sends them.
     fn release(&mut self) -> Result<(), OrderError> {
         if let Some(error) = self.failed.take() {
@@ -392,8 +403,7 @@ impl Order {
         if let Some(error) = self.diverged.take() {
             return Err(error);
         }
-        *self.parts.status.lock().expect("no holder of this lock panics") =
-            self.parts.core.status();
+        self.tell_status();
         if self.outgoing.is_empty() {
             return Ok(());
         }
