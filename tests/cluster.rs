@@ -116,11 +116,6 @@ impl Cluster {
         Client::new(&address, &self.network, msp.tls.as_ref()).unwrap()
     }
 
-    /// Plain REST port of node `i`.
-    pub fn rest_port(&self, i: usize) -> u16 {
-        self.ports[i][2]
-    }
-
     /// Waits until the running nodes stand at one height of at least `least`, with one hash.
     pub fn converge(&self, least: Height) -> Height {
         let end = Instant::now() + PATIENCE;

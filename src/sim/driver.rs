@@ -89,7 +89,10 @@ impl Cluster<'_> {
             self.checker.fail("bounds", text);
         }
         for effect in effects.drain(..) {
-            self.carry_out(at, effect);
+            // An effect may have ended the process.
+            if self.nodes[at].is_up() {
+                self.carry_out(at, effect);
+            }
         }
         self.effects = effects;
         self.close_step(at);
