@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
+use super::words::*;
 use crate::consensus::Core;
 use crate::consensus::Delivered;
 use crate::consensus::Draft;
@@ -16,173 +16,13 @@ use crate::consensus::Setup;
 use crate::consensus::Timer;
 use crate::consensus::Tuning;
 use crate::consensus::pbft::Pbft;
-use crate::consensus::pbft::message::Message;
 use crate::types::batch::BatchRef;
 use crate::types::block::Tip;
-use crate::types::digest::Digest;
-use crate::types::genesis::ChainParameters;
 use crate::types::ids::BatchId;
-use crate::types::ids::ChainId;
-use crate::types::ids::Epoch;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
-use crate::types::ids::View;
-use crate::types::proposal::Proposal;
-use crate::types::replica_set::Replica;
-use crate::types::replica_set::ReplicaSet;
-use crate::types::signature::Algorithm;
-use crate::types::signature::PublicKey;
-use crate::types::signature::Signature;
 use crate::types::verified::Verified;
-use crate::types::vote::Phase;
 use crate::types::vote::Slot;
-use crate::types::vote::Vote;
-
-pub const NOW: u64 = 1_000_000;
-
-pub fn chain() -> ChainId {
-    ChainId(Digest::of(&[b"test chain"]))
-}
-
-pub fn parameters() -> ChainParameters {
-    ChainParameters { checkpoint_interval: 4, window: 8, ..ChainParameters::default() }
-}
-
-pub fn replica_set(n: usize) -> Arc<ReplicaSet> {
-    let members = (0..n)
-        .map(|i| Replica {
-            organisation: "org".to_owned(),
-            name: format!("replica {i}"),
-            key: PublicKey::new(Algorithm::Ed25519, &[u8::try_from(i).unwrap(); 32]).unwrap(),
-        })
-        .collect();
-    Arc::new(ReplicaSet::new(Epoch(0), members).unwrap())
-}
-
-pub fn setup(n: usize, me: u16) -> Setup {
-    Setup {
-        chain: chain(),
-        me: ReplicaId(me),
-        replicas: replica_set(n),
-        parameters: parameters(),
-        tuning: Tuning { null_request_ms: 0, ..Tuning::default() },
-        tip: Tip::genesis(chain(), 0),
-        checkpoint: Digest::ZERO,
-        log: Vec::new(),
-    }
-}
-
-pub fn batch(i: u64) -> BatchRef {
-    let digest = Digest::of(&[b"batch", &i.to_be_bytes()]);
-    let author = ReplicaId(u16::try_from(i % 4).unwrap());
-    BatchRef { id: BatchId(digest), author, transactions: 1, bytes: 300, transaction_root: digest }
-}
-
-/// A stand-in signature: names its sender, so that equal votes of two replicas differ.
-pub fn signature(sender: u16) -> Signature {
-    Signature([u8::try_from(sender).unwrap() + 1; 64])
-}
-
-pub fn envelope(sender: u16, draft: &Draft) -> Envelope {
-    Envelope { sender: ReplicaId(sender), body: draft.body.clone(), signature: signature(sender) }
-}
-
-pub fn message(sender: u16, message: &Message) -> Envelope {
-    Envelope {
-        sender: ReplicaId(sender),
-        body: message.to_body(Epoch(0)),
-        signature: signature(sender),
-    }
-}
-
-pub fn vote(sender: u16, phase: Phase, view: u64, sequence: u64, digest: Digest) -> Envelope {
-    let slot =
-        Slot { epoch: Epoch(0), view: View(view), sequence: SequenceNumber(sequence), phase };
-    message(sender, &Message::Vote(Vote { slot, digest }))
-}
-
-pub fn proposal(view: u64, sequence: u64, batches: &[u64]) -> Proposal {
-    Proposal {
-        view: View(view),
-        sequence: SequenceNumber(sequence),
-        time_ms: NOW + sequence,
-        batches: batches.iter().map(|i| batch(*i)).collect(),
-    }
-}
-
-pub fn pre_prepare(view: u64, proposal: &Proposal) -> Envelope {
-    let primary = u16::try_from(view % 4).unwrap();
-    message(primary, &Message::PrePrepare { view: View(view), proposal: proposal.clone() })
-}
-
-pub fn decode(draft: &Draft) -> Message {
-    Message::from_body(&draft.body).unwrap().1
-}
-
-pub fn state_digest(tip: &Tip) -> Digest {
-    Digest::of(&[b"state", &tip.sequence.0.to_be_bytes(), tip.hash.0.as_bytes()])
-}
-
-/// One replica driven by hand: a step returns its effects.
-pub struct Solo(pub Pbft);
-
-impl Solo {
-    /// Started, with the clock set.
-    pub fn new(setup: Setup) -> Self {
-        let mut core = Pbft::new(setup);
-        let mut effects = Vec::new();
-        core.step(Input::Clock(NOW), &mut effects);
-        core.step(Input::Start, &mut effects);
-        Self(core)
-    }
-
-    pub fn step(&mut self, input: Input) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        self.0.step(input, &mut effects);
-        effects
-    }
-
-    pub fn receive(&mut self, envelope: Envelope) -> Vec<Effect> {
-        self.step(Input::Message(Verified::by_checked_signatures(envelope)))
-    }
-
-    pub fn receive_all(&mut self, envelopes: impl IntoIterator<Item = Envelope>) -> Vec<Effect> {
-        envelopes.into_iter().flat_map(|e| self.receive(e)).collect()
-    }
-
-    pub fn has(&mut self, batches: &[u64]) {
-        for i in batches {
-            self.step(Input::BatchAvailable(batch(*i)));
-        }
-    }
-}
-
-/// Broadcast messages among the effects.
-pub fn broadcasts(effects: &[Effect]) -> Vec<Message> {
-    let drafts = effects.iter().filter_map(|e| match e {
-        Effect::Broadcast(draft) => Some(draft),
-        _ => None,
-    });
-    drafts.map(decode).collect()
-}
-
-/// Broadcast votes of a phase among the effects.
-pub fn votes(effects: &[Effect], phase: Phase) -> Vec<Vote> {
-    let all = broadcasts(effects).into_iter();
-    all.filter_map(|m| match m {
-        Message::Vote(vote) if vote.slot.phase == phase => Some(vote),
-        _ => None,
-    })
-    .collect()
-}
-
-pub fn deliveries(effects: &[Effect]) -> Vec<Delivered> {
-    let all = effects.iter().filter_map(|e| match e {
-        Effect::Deliver(delivered) => Some(delivered.clone()),
-        _ => None,
-    });
-    all.collect()
-}
 
 /// A replica of a cluster with what survives its crash.
 pub struct Member {
@@ -260,8 +100,12 @@ impl Cluster {
         let tuning = self.tuning;
         member.core = Some(Pbft::new(Setup { tip, log, checkpoint, tuning, ..setup(n, i) }));
         self.input(i, Input::Start);
-        let held: Vec<BatchRef> = self.members[usize::from(i)].batches.values().copied().collect();
-        for reference in held {
+        // As the driver does: what is in the ledger is not announced again.
+        let member = &self.members[usize::from(i)];
+        let ledger = &member.chain[..usize::try_from(member.executed.0).unwrap()];
+        let done: BTreeSet<BatchId> = ledger.iter().flat_map(Delivered::ids).collect();
+        let held = member.batches.values().filter(|b| !done.contains(&b.id));
+        for reference in held.copied().collect::<Vec<_>>() {
             self.input(i, Input::BatchAvailable(reference));
         }
     }
