@@ -122,7 +122,7 @@ impl Service {
             Action::Genesis => Ok(Answer::Genesis(self.handle.genesis().clone())),
             Action::Alive => Ok(Answer::Alive),
             Action::Ready => Ok(Answer::Ready(self.handle.status().not_ready)),
-            Action::Metrics => Ok(Answer::Metrics(self.handle.metrics().render())),
+            Action::Metrics => Ok(Answer::Metrics(self.handle.render_metrics())),
             Action::Registrar => Err(registrar_is_off()),
             read => {
                 let place = place(&self.reads, "the list of reads under way")?;

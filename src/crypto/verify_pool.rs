@@ -10,8 +10,8 @@
 //! chunks of the oldest group until nothing of it is left, so one group is spread over all idle
 //! threads and the order of groups is kept. Messages are shared bytes, keys are prepared; a check
 //! costs no copy and a chunk one short lock. Whoever finishes the last chunk calls `done`. The
-//! urgent lane goes first and has its own limit: votes do not wait behind transactions, at most
-//! behind the chunks that are being checked.
+//! urgent lane has its own limit and three turns of four: batches that proposals name do not wait
+//! behind new work from clients, and clients are not starved either.
 //!
 //! Full lane: an error to the caller, nothing is taken. Dropping the pool finishes what was taken
 //! and joins the threads. A panic in a callback stops the pool: later submissions are refused,
@@ -97,8 +97,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// Urgent, bulk: taken from in this order.
+    /// Urgent, bulk.
     lanes: [Lane; 2],
+    /// Chunks taken; says whose turn it is.
+    turns: usize,
     closed: bool,
 }
 
@@ -112,6 +114,8 @@ struct Lane {
 
 const URGENT: usize = 0;
 const BULK: usize = 1;
+/// One chunk in this many is a bulk one while both lanes have work.
+const BULK_EVERY: usize = 4;
 
 struct Group {
     lane: usize,
@@ -160,7 +164,7 @@ impl VerifyPool {
         self.submit_to(BULK, checks, done)
     }
 
-    /// As `submit`, before all bulk groups: votes and whatever else consensus waits for.
+    /// As `submit`, on the lane that is preferred: what consensus waits for.
     pub fn submit_urgent(&self, checks: Vec<OwnedCheck>, done: Done) -> Result<(), PoolError> {
         self.submit_to(URGENT, checks, done)
     }
@@ -229,12 +233,16 @@ impl Shared {
         }
     }
 
-    /// The next chunk of the oldest group of the first lane that has one; `None` when closed and
+    /// The next chunk of the oldest group of the lane whose turn it is; `None` when closed and
     /// empty.
     fn take(&self) -> Option<(Arc<Group>, usize, usize)> {
         let mut queue = lock(&self.queue);
         loop {
-            if let Some(lane) = queue.lanes.iter_mut().find(|lane| !lane.groups.is_empty()) {
+            let first = if queue.turns % BULK_EVERY == BULK_EVERY - 1 { BULK } else { URGENT };
+            let with_work = |lane: &usize| !queue.lanes[*lane].groups.is_empty();
+            if let Some(lane) = [first, 1 - first].into_iter().find(with_work) {
+                queue.turns = queue.turns.wrapping_add(1);
+                let lane = &mut queue.lanes[lane];
                 let group = lane.groups[0].clone();
                 let mut progress = lock(&group.progress);
                 let from = progress.next;

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use crate::crypto::prepared::PreparedKey;
+use crate::crypto::verify_pool::VerifyPool;
 use crate::ledger::Ledger;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Identity;
@@ -97,7 +98,7 @@ impl Admission {
             return done(answers);
         }
         let mempool = self.mempool.clone();
-        self.verification.check(checks, move |verdicts| {
+        self.verification.check(VerifyPool::submit, checks, move |verdicts| {
             let mut admitted = Vec::with_capacity(group.len());
             for (at, (place, one)) in group.into_iter().enumerate() {
                 let refusal = match &verdicts {

@@ -15,12 +15,15 @@ use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
 use crate::pipeline::order::OrderInput;
 use crate::pipeline::publish::Publisher;
+use crate::telemetry::metrics::Metrics;
 use crate::types::block::Tip;
 use crate::types::digest::Digest;
 use crate::types::ids::ChainId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::receipt;
+use crate::types::receipt::BlockResult;
+use crate::types::receipt::Status;
 
 /// What execution hands on.
 pub enum Finished {
@@ -40,6 +43,8 @@ pub struct Commit {
     pub publisher: Arc<Publisher>,
     /// Where consensus hears what was executed.
     pub order: Sender<OrderInput>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Commit {
@@ -87,6 +92,7 @@ impl Commit {
             let sequence = block.header.sequence;
             let checkpoint = result.checkpoint_digest(self.chain, sequence);
             let (tip, batches) = (block.header.tip(), block.header.batches.clone());
+            self.count(&result, caught_up);
             self.publisher.publish(block, result);
             self.tell(match caught_up {
                 true => OrderInput::Restored { tip, checkpoint, batches },
@@ -94,6 +100,15 @@ impl Commit {
             });
         }
         Ok(())
+    }
+
+    fn count(&self, result: &BlockResult, caught_up: bool) {
+        let failed = result.receipts.iter().filter(|r| r.status != Status::Ok).count();
+        self.metrics.blocks_committed.inc();
+        self.metrics.blocks_fetched.inc_by(u64::from(caught_up));
+        self.metrics.transactions_committed.inc_by(result.receipts.len() as u64);
+        self.metrics.transactions_failed.inc_by(failed as u64);
+        self.metrics.block_transactions.observe(result.receipts.len() as f64);
     }
 
     fn tell(&self, input: OrderInput) {

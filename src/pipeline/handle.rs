@@ -11,6 +11,7 @@ use crate::chaincode::Call;
 use crate::chaincode::Fault;
 use crate::chaincode::contracts::Contracts;
 use crate::consensus::CoreStatus;
+use crate::crypto::verify_pool::VerifyPool;
 use crate::ledger::Ledger;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Identity;
@@ -25,6 +26,8 @@ use crate::pipeline::publish::Publisher;
 use crate::pipeline::publish::Subscription;
 use crate::pipeline::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::follow;
+use crate::telemetry::metrics::show;
 use crate::types::certificate::QuorumCertificate;
 use crate::types::digest::Digest;
 use crate::types::genesis::Genesis;
@@ -54,6 +57,7 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) core: Arc<Mutex<CoreStatus>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) pool: Arc<VerifyPool>,
 }
 
 /// How a node stands.
@@ -226,6 +230,26 @@ impl Handle {
     /// The chain.
     pub fn chain(&self) -> ChainId {
         self.0.chain
+    }
+
+    /// All metrics as text; what is counted elsewhere is read now.
+    pub fn render_metrics(&self) -> String {
+        let shared = &self.0;
+        let m = &shared.metrics;
+        let (pool, status) = (&shared.pool, self.status());
+        let counts = pool.crypto().counts();
+        follow(&m.signatures_checked, counts.checked);
+        follow(&m.signatures_refused, counts.invalid);
+        show(&m.verify_pool_jobs, pool.waiting() as u64);
+        show(&m.consensus_view, status.core.view.0);
+        show(&m.consensus_sequence, status.core.delivered.0);
+        show(&m.consensus_stable, status.core.stable.0);
+        show(&m.ledger_height, status.height.0);
+        let connected = status.peers.iter().filter(|peer| peer.connected).count();
+        show(&m.peers_connected, connected as u64);
+        show(&m.queue("mempool"), status.mempool as u64);
+        show(&m.queue("batches"), status.pending_batches as u64);
+        m.render()
     }
 
     /// Counters.

@@ -5,8 +5,6 @@
 //! protocol sends again.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -21,7 +19,11 @@ use crate::network::Transport;
 use crate::pipeline::catch_up::CatchUpInput;
 use crate::pipeline::order::OrderInput;
 use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::verification::BatchFault;
 use crate::pipeline::verification::Verification;
+use crate::telemetry::metrics::Metrics;
+use crate::types::batch::Batch;
+use crate::types::codec::Decode;
 use crate::types::codec::Encode;
 
 /// The receiving end of the network.
@@ -38,8 +40,8 @@ pub struct Intake {
     pub batches: Option<Sender<(Peer, Bytes)>>,
     /// Requests and answers of catch-up.
     pub catch_up: Sender<CatchUpInput>,
-    /// Messages dropped because a queue was full.
-    pub dropped: Arc<AtomicU64>,
+    /// Counts what is dropped because a queue is full.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Intake {
@@ -47,7 +49,7 @@ impl Intake {
         if let Some(queue) = queue
             && queue.try_send(item).is_err()
         {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.messages_dropped.inc();
         }
     }
 }
@@ -89,6 +91,7 @@ pub fn check_votes(
     queue: &Receiver<(Peer, Envelope)>,
     verification: &Verification,
     order: &Sender<OrderInput>,
+    metrics: &Metrics,
 ) {
     for (peer, envelope) in queue {
         match verification.envelope(envelope) {
@@ -97,25 +100,57 @@ pub fn check_votes(
                     return;
                 }
             }
-            Err(reason) => tracing::warn!(name = peer.name, reason, "consensus message refused"),
+            Err(reason) => {
+                metrics.messages_refused.inc();
+                tracing::warn!(name = peer.name, reason, "consensus message refused");
+            }
         }
     }
 }
 
-/// Decodes batches and has their signatures checked; runs on a thread of its own.
+/// Decodes batches and has the signatures of new ones checked; runs on a thread of its own.
 pub fn check_batches(
     queue: &Receiver<(Peer, Bytes)>,
     verification: &Verification,
+    bodies: &Arc<Bodies>,
     order: &Sender<OrderInput>,
+    metrics: &Arc<Metrics>,
 ) {
     for (peer, bytes) in queue {
-        let order = order.clone();
-        verification.batch(&bytes, move |checked| match checked {
-            Ok(batch) => {
-                // Dropped when consensus has too much to do; it fetches what a proposal names.
-                let _ = order.try_send(OrderInput::Batch(batch));
+        let refused = {
+            let (metrics, name) = (metrics.clone(), peer.name.clone());
+            move |reason: String| {
+                metrics.batches_refused.inc();
+                tracing::warn!(name, reason, "batch refused");
             }
-            Err(reason) => tracing::warn!(name = peer.name, reason, "batch refused"),
+        };
+        let batch = match Batch::from_bytes(&bytes) {
+            Ok(batch) => batch,
+            Err(error) => {
+                refused(error.to_string());
+                continue;
+            }
+        };
+        let Some(arriving) = bodies.arrive(batch.id()) else {
+            metrics.batches_repeated.inc();
+            continue;
+        };
+        let (order, metrics) = (order.clone(), metrics.clone());
+        verification.batch(batch, move |checked| {
+            match checked {
+                Ok(batch) => {
+                    metrics.batches_received.inc();
+                    if order.try_send(OrderInput::Batch(batch)).is_err() {
+                        metrics.messages_dropped.inc();
+                    }
+                }
+                // Consensus fetches what a proposal names.
+                Err(BatchFault::Busy) => {
+                    metrics.messages_dropped.inc();
+                }
+                Err(BatchFault::Invalid(reason)) => refused(reason),
+            }
+            drop(arriving);
         });
     }
 }

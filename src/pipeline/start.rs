@@ -17,7 +17,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::thread::JoinHandle;
 
@@ -160,10 +159,14 @@ impl Pipeline {
             }
         };
         let (chain, ledger) = (shared.chain, shared.ledger.clone());
-        let execute = ExecuteStation { executor, chain, tip: ledger.tip(), finished };
+        let execute_seconds = shared.metrics.execute_seconds.clone();
+        let execute =
+            ExecuteStation { executor, chain, tip: ledger.tip(), finished, execute_seconds };
         stations.fallible("execute", move || execute.run(&work_inputs))?;
         let (publisher, order_hears) = (shared.publisher.clone(), order.clone());
-        let commit = Commit { ledger: ledger.clone(), chain, publisher, order: order_hears };
+        let metrics = shared.metrics.clone();
+        let commit =
+            Commit { ledger: ledger.clone(), chain, publisher, order: order_hears, metrics };
         stations.fallible("commit", move || commit.run(&finished_inputs))?;
         let follower = CatchUp::new(ledger.clone(), shared.transport.clone(), verification, work);
         stations.plain("catch-up", move || follower.run(&catch_up_inputs))?;
@@ -174,7 +177,7 @@ impl Pipeline {
             votes,
             batches,
             catch_up: catch_up.clone(),
-            dropped: Arc::new(AtomicU64::new(0)),
+            metrics: shared.metrics.clone(),
         });
         let handle = Handle(shared);
         Ok(Self { handle, inbox, order, catch_up, threads: stations.threads })
@@ -231,6 +234,7 @@ fn share(parts: &Parts, verification: &Arc<Verification>) -> Arc<Shared> {
         transport: parts.transport.clone(),
         core: Arc::new(Mutex::new(CoreStatus::default())),
         metrics: parts.metrics.clone(),
+        pool: parts.pool.clone(),
     })
 }
 
@@ -287,13 +291,16 @@ impl Driver<'_> {
             ordered: links.work,
             catch_up: links.catch_up,
             status: self.shared.core.clone(),
+            metrics: self.shared.metrics.clone(),
         });
         let inputs = links.order_inputs;
         stations.fallible("consensus", move || station.run(&inputs))?;
         let (mempool, transport) = (self.shared.mempool.clone(), self.shared.transport.clone());
         let (order, me) = (links.order.clone(), seat.me);
+        let metrics = self.shared.metrics.clone();
         stations.plain("batcher", move || {
             while let Some(batch) = mempool.next_batch(me) {
+                metrics.batches_authored.inc();
                 transport.broadcast(Message::Batch(batch.to_bytes()));
                 // Its transactions were checked one by one at admission.
                 let batch = Verified::by_checked_signatures(Arc::new(batch));
@@ -304,11 +311,13 @@ impl Driver<'_> {
         })?;
         let (votes, votes_queue) = bounded(limits::VOTES_UNCHECKED_MAX);
         let (verification, order) = (self.verification.clone(), links.order.clone());
-        spawn("votes", move || intake::check_votes(&votes_queue, &verification, &order))?;
+        let metrics = self.shared.metrics.clone();
+        spawn("votes", move || intake::check_votes(&votes_queue, &verification, &order, &metrics))?;
         let (batches, batches_queue) = bounded(limits::BATCHES_UNCHECKED_MAX);
         let (verification, order) = (self.verification.clone(), links.order);
+        let (bodies, metrics) = (self.shared.bodies.clone(), self.shared.metrics.clone());
         stations.plain("batches", move || {
-            intake::check_batches(&batches_queue, &verification, &order)
+            intake::check_batches(&batches_queue, &verification, &bodies, &order, &metrics)
         })?;
         Ok((Some(votes), Some(batches)))
     }

@@ -9,14 +9,14 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use bytes::Bytes;
-
 use crate::consensus::Claim;
 use crate::consensus::Envelope;
 use crate::consensus::Plugin;
 use crate::crypto::prepared::PreparedKey;
 use crate::crypto::routing::Verdicts;
+use crate::crypto::verify_pool::Done;
 use crate::crypto::verify_pool::OwnedCheck;
+use crate::crypto::verify_pool::PoolError;
 use crate::crypto::verify_pool::VerifyPool;
 use crate::crypto::verify_pool::verify_group;
 use crate::membership::directory::Directory;
@@ -25,7 +25,6 @@ use crate::pipeline::refusal::Refusal;
 use crate::types::batch::Batch;
 use crate::types::block::Block;
 use crate::types::block::Tip;
-use crate::types::codec::Decode;
 use crate::types::codec::Encode;
 use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
@@ -34,6 +33,17 @@ use crate::types::replica_set::ReplicaSet;
 use crate::types::transaction::Transaction;
 use crate::types::verified::Verified;
 use crate::types::vote;
+
+/// A lane of the pool.
+pub type Submit = fn(&VerifyPool, Vec<OwnedCheck>, Done) -> Result<(), PoolError>;
+
+/// Why a peer's batch is not taken.
+pub enum BatchFault {
+    /// The pool's lane is full.
+    Busy,
+    /// A batch that no correct validator makes.
+    Invalid(String),
+}
 
 /// Checks signatures against the network's identities.
 pub struct Verification {
@@ -55,17 +65,19 @@ impl Verification {
         self.pool.crypto().key(&identity.key)
     }
 
-    /// Checks a group on the pool; the answer comes from one of its threads, or at once and as an
-    /// error when the pool's queue is full.
+    /// Checks a group on a lane of the pool; the answer comes from one of its threads, or at once
+    /// and as an error when the pool's queue is full.
     pub fn check(
         &self,
+        submit: Submit,
         group: Vec<OwnedCheck>,
         done: impl FnOnce(Result<Verdicts, Refusal>) + Send + 'static,
     ) {
         let done = Arc::new(Mutex::new(Some(done)));
         let answer = done.clone();
         let take = |slot: &Mutex<Option<_>>| slot.lock().expect("taken once, without panic").take();
-        let submitted = self.pool.submit(
+        let submitted = submit(
+            &self.pool,
             group,
             Box::new(move |verdicts| {
                 if let Some(done) = take(&answer) {
@@ -113,26 +125,27 @@ impl Verification {
     /// Checks a peer's batch on the pool and hands it on from one of its threads.
     pub fn batch(
         &self,
-        bytes: &Bytes,
-        done: impl FnOnce(Result<Verified<Arc<Batch>>, String>) + Send + 'static,
+        batch: Batch,
+        done: impl FnOnce(Result<Verified<Arc<Batch>>, BatchFault>) + Send + 'static,
     ) {
-        let (batch, group) = match self.batch_signatures(bytes) {
-            Ok(parts) => parts,
-            Err(reason) => return done(Err(reason)),
+        let group = match self.batch_signatures(&batch) {
+            Ok(group) => group,
+            Err(reason) => return done(Err(BatchFault::Invalid(reason))),
         };
-        self.check(group, move |verdicts| {
+        self.check(VerifyPool::submit_urgent, group, move |verdicts| {
             done(match verdicts {
-                Err(busy) => Err(busy.to_string()),
+                Err(_) => Err(BatchFault::Busy),
                 Ok(verdicts) => match verdicts.invalid().first() {
-                    Some(at) => Err(format!("transaction {at} of the batch has a bad signature")),
+                    Some(at) => Err(BatchFault::Invalid(format!(
+                        "transaction {at} of the batch has a bad signature"
+                    ))),
                     None => Ok(Verified::by_checked_signatures(Arc::new(batch))),
                 },
             });
         });
     }
 
-    fn batch_signatures(&self, bytes: &Bytes) -> Result<(Batch, Vec<OwnedCheck>), String> {
-        let batch = Batch::from_bytes(bytes).map_err(|e| e.to_string())?;
+    fn batch_signatures(&self, batch: &Batch) -> Result<Vec<OwnedCheck>, String> {
         if self.replicas.get(batch.author()).is_none() {
             return Err(format!("author {} is no replica", batch.author()));
         }
@@ -153,7 +166,7 @@ impl Verification {
                 .map_err(|_| "a creator's certificate is missing".to_owned())?;
             group.push(transaction(tx, &creators[at].1));
         }
-        Ok((batch, group))
+        Ok(group)
     }
 
     fn claims(&self, claims: Vec<Claim>) -> Result<(), String> {

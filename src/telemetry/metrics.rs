@@ -37,6 +37,8 @@ pub struct Metrics {
     pub batches_authored: Counter,
     /// Valid batches received from other validators.
     pub batches_received: Counter,
+    /// Batches that came once more while they were held or being checked.
+    pub batches_repeated: Counter,
     /// Batches from other validators that were refused.
     pub batches_refused: Counter,
     /// Blocks committed here, fetched ones included.
@@ -57,6 +59,8 @@ pub struct Metrics {
     pub evidence: Counter,
     /// Messages from peers that were refused: bad signature, malformed, wrong sender.
     pub messages_refused: Counter,
+    /// Messages of peers dropped because a queue of this node was full.
+    pub messages_dropped: Counter,
     /// Signatures checked.
     pub signatures_checked: Counter,
     /// Signatures among them that did not hold.
@@ -69,6 +73,8 @@ pub struct Metrics {
     pub network_bytes_sent: Counter,
     /// Bytes received.
     pub network_bytes_received: Counter,
+    /// Peers with a connection.
+    pub peers_connected: Gauge,
     /// Messages to peers dropped because a queue was full.
     pub network_messages_dropped: Counter,
     /// Time from admission to the committed receipt, seconds.
@@ -102,6 +108,7 @@ impl Metrics {
             transactions_failed: Counter::default(),
             batches_authored: Counter::default(),
             batches_received: Counter::default(),
+            batches_repeated: Counter::default(),
             batches_refused: Counter::default(),
             blocks_committed: Counter::default(),
             blocks_fetched: Counter::default(),
@@ -112,12 +119,14 @@ impl Metrics {
             ledger_height: Gauge::default(),
             evidence: Counter::default(),
             messages_refused: Counter::default(),
+            messages_dropped: Counter::default(),
             signatures_checked: Counter::default(),
             signatures_refused: Counter::default(),
             signatures_made: Counter::default(),
             verify_pool_jobs: Gauge::default(),
             network_bytes_sent: Counter::default(),
             network_bytes_received: Counter::default(),
+            peers_connected: Gauge::default(),
             network_messages_dropped: Counter::default(),
             commit_seconds: seconds(),
             execute_seconds: seconds(),
@@ -191,6 +200,7 @@ impl Metrics {
         );
         counter("batches_authored", "Batches closed here", &self.batches_authored);
         counter("batches_received", "Valid batches of other validators", &self.batches_received);
+        counter("batches_repeated", "Batches that came once more", &self.batches_repeated);
         counter("batches_refused", "Refused batches of others", &self.batches_refused);
         counter("blocks_committed", "Blocks committed here", &self.blocks_committed);
         counter("blocks_fetched", "Blocks fetched to catch up", &self.blocks_fetched);
@@ -227,6 +237,11 @@ impl Metrics {
         counter("view_changes", "Views entered after the first", &self.view_changes);
         counter("evidence", "Proofs that a replica broke the protocol", &self.evidence);
         counter("messages_refused", "Messages of peers that were refused", &self.messages_refused);
+        counter(
+            "messages_dropped",
+            "Messages of peers dropped because a queue here was full",
+            &self.messages_dropped,
+        );
         counter("signatures_checked", "Signatures checked", &self.signatures_checked);
         counter("signatures_refused", "Signatures that did not hold", &self.signatures_refused);
         counter("signatures_made", "Signatures made for consensus", &self.signatures_made);
@@ -251,6 +266,7 @@ impl Metrics {
             "Messages dropped because a peer's queue was full",
             &self.network_messages_dropped,
         );
+        r.register("peers_connected", "Peers with a connection", self.peers_connected.clone());
         r.register("fsync_seconds", "Time of file syncs, by file", self.fsync.clone());
         r.register(
             "process_cpu_seconds",
@@ -265,6 +281,16 @@ impl Metrics {
         r.register("process_open_files", "Open files", self.process_open_files.clone());
         r.register("process_threads", "Threads", self.process_threads.clone());
     }
+}
+
+/// Brings a counter to a total that is counted elsewhere; a counter never goes back.
+pub fn follow(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+/// Sets a gauge to a count.
+pub fn show(gauge: &Gauge, value: u64) {
+    gauge.set(signed(value));
 }
 
 /// Observes a duration in seconds.

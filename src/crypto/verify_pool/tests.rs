@@ -118,6 +118,28 @@ fn urgent_goes_first() {
     assert_eq!(receiver.recv().unwrap(), "bulk");
 }
 
+/// Aim: a flood on the urgent lane does not starve the bulk lane.
+#[test]
+fn bulk_gets_its_turn() {
+    let pool = pool(1);
+    let (release, blocked) = mpsc::channel::<()>();
+    let (sender, receiver) = mpsc::channel();
+    let one = checks(pool.crypto(), Algorithm::Ed25519, 1, &[]);
+    pool.submit_urgent(one.clone(), Box::new(move |_| blocked.recv().unwrap())).unwrap();
+    let name = |name| {
+        let sender = sender.clone();
+        Box::new(move |_| sender.send(name).unwrap())
+    };
+    for _ in 0..2 * BULK_EVERY {
+        pool.submit_urgent(one.clone(), name("urgent")).unwrap();
+    }
+    pool.submit(one, name("bulk")).unwrap();
+    release.send(()).unwrap();
+    let order: Vec<&str> = receiver.iter().take(2 * BULK_EVERY + 1).collect();
+    let bulk = order.iter().position(|name| *name == "bulk").unwrap();
+    assert!((1..BULK_EVERY).contains(&bulk), "{order:?}");
+}
+
 /// Aim: dropping the pool finishes what was taken.
 #[test]
 fn drop_finishes_what_was_taken() {

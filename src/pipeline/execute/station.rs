@@ -4,13 +4,17 @@
 //! Whatever comes first at a height is executed; the other source's copy is dropped. Both carry the
 //! same content, since both are final.
 
+use std::time::Instant;
+
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
+use prometheus_client::metrics::histogram::Histogram;
 
 use crate::ledger::LedgerError;
 use crate::pipeline::commit::Finished;
 use crate::pipeline::execute::Executor;
 use crate::pipeline::order::Ordered;
+use crate::telemetry::metrics;
 use crate::types::block::Block;
 use crate::types::block::BlockHeader;
 use crate::types::block::Tip;
@@ -34,6 +38,8 @@ pub struct ExecuteStation {
     pub tip: Tip,
     /// Next station.
     pub finished: Sender<Finished>,
+    /// Time of one block.
+    pub execute_seconds: Histogram,
 }
 
 impl ExecuteStation {
@@ -74,7 +80,9 @@ impl ExecuteStation {
             return Ok(None);
         }
         self.tip = block.header.tip();
+        let began = Instant::now();
         let executed = Box::new(self.executor.execute(block)?);
+        metrics::observe(&self.execute_seconds, began.elapsed());
         Ok(Some(Finished::Block { executed, caught_up }))
     }
 }

@@ -3,8 +3,14 @@
 //!
 //! Shared between the order thread, which fills it, and the network, which serves requests from it.
 //! Bounded: in total, and per author, so that one validator cannot fill the table of another.
+//!
+//! It also knows which bodies are having their signatures checked: a body that comes a second time
+//! is dropped before its check, and one that is on its way is not asked for. Without that, a node
+//! that falls behind with checking asks for what it already has, checks that too, and falls behind
+//! further.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -27,6 +33,19 @@ struct Table {
     delivered: HashMap<BatchId, Arc<Batch>>,
     delivered_order: VecDeque<BatchId>,
     delivered_bytes: usize,
+    arriving: HashSet<BatchId>,
+}
+
+/// A body whose signatures are being checked; ends that when dropped.
+pub struct Arriving {
+    bodies: Arc<Bodies>,
+    id: BatchId,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.bodies.lock().arriving.remove(&self.id);
+    }
 }
 
 /// What became of an offered body.
@@ -61,16 +80,23 @@ impl Bodies {
         Offer::New
     }
 
+    /// Announces the check of a body; `None` where it is held or being checked already. Bounded by
+    /// the queues of the check.
+    pub fn arrive(self: &Arc<Self>, id: BatchId) -> Option<Arriving> {
+        let mut table = self.lock();
+        let held = table.pending.contains_key(&id) || table.delivered.contains_key(&id);
+        (!held && table.arriving.insert(id)).then(|| Arriving { bodies: self.clone(), id })
+    }
+
+    /// True where a body is being checked, so that asking for it is no use.
+    pub fn is_arriving(&self, id: &BatchId) -> bool {
+        self.lock().arriving.contains(id)
+    }
+
     /// A body, pending or lately delivered.
     pub fn body(&self, id: &BatchId) -> Option<Arc<Batch>> {
         let table = self.lock();
         table.pending.get(id).or_else(|| table.delivered.get(id)).cloned()
-    }
-
-    /// True where the body is held.
-    pub fn holds(&self, id: &BatchId) -> bool {
-        let table = self.lock();
-        table.pending.contains_key(id) || table.delivered.contains_key(id)
     }
 
     /// Moves a body to the delivered ones; true where it was pending.
@@ -109,5 +135,30 @@ impl Bodies {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::digest::Digest;
+
+    /// Aim: a body is checked once at a time, may come again after a check that failed, and is not
+    /// checked again once it is held.
+    #[test]
+    fn a_body_is_checked_once() {
+        let bodies = Arc::new(Bodies::default());
+        let batch = Arc::new(Batch::new(ReplicaId(1), Vec::new(), Vec::new()));
+        let (id, other) = (batch.id(), BatchId(Digest::of(&[b"other"])));
+        let first = bodies.arrive(id).unwrap();
+        assert!(bodies.arrive(id).is_none() && bodies.is_arriving(&id));
+        assert!(bodies.arrive(other).is_some());
+        drop(first);
+        let second = bodies.arrive(id).unwrap();
+        assert_eq!(bodies.offer(&batch, false), Offer::New);
+        drop(second);
+        assert!(bodies.arrive(id).is_none() && !bodies.is_arriving(&id));
+        assert!(bodies.deliver(&id));
+        assert!(bodies.arrive(id).is_none());
     }
 }

@@ -65,6 +65,7 @@ use crate::pipeline::order::wal::WalError;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
+use crate::telemetry::metrics::Metrics;
 use crate::types::batch::Batch;
 use crate::types::block::Tip;
 use crate::types::codec::Encode;
@@ -141,6 +142,8 @@ pub struct Parts {
     pub catch_up: Sender<CatchUpInput>,
     /// Where status readers find the core's status.
     pub status: Arc<Mutex<CoreStatus>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The running station.
@@ -156,6 +159,8 @@ pub struct Order {
     backlog: VecDeque<Delivered>,
     /// Batches of delivered sequence numbers whose blocks are not durable here yet.
     unsettled: BTreeMap<SequenceNumber, Vec<BatchId>>,
+    /// When everyone was last asked for missing bodies.
+    asked_all: Option<Instant>,
     failed: Option<WalError>,
     diverged: Option<OrderError>,
 }
@@ -178,6 +183,7 @@ impl Order {
             dirty: false,
             backlog: VecDeque::new(),
             unsettled: BTreeMap::new(),
+            asked_all: None,
             failed: None,
             diverged: None,
         }
@@ -313,7 +319,10 @@ impl Order {
             Effect::CatchUp { sequence, from } => {
                 let _ = self.parts.catch_up.try_send(CatchUpInput::Behind { sequence, from });
             }
-            Effect::Accuse(evidence) => accuse(&evidence),
+            Effect::Accuse(evidence) => {
+                self.parts.metrics.evidence.inc();
+                accuse(&evidence);
+            }
             Effect::Diverged { sequence, own, certificate } => {
                 let quorum = certificate.vote.digest;
                 self.diverged.get_or_insert(OrderError::Diverged { sequence, own, quorum });
@@ -339,9 +348,7 @@ impl Order {
             let missing: Vec<BatchId> =
                 bodies.iter().filter(|(_, body)| body.is_none()).map(|(id, _)| *id).collect();
             if !missing.is_empty() {
-                for id in missing {
-                    self.parts.transport.broadcast(Message::BatchRequest(id));
-                }
+                self.ask_all_for(&missing);
                 self.backlog.push_front(delivered);
                 return;
             }
@@ -358,9 +365,21 @@ impl Order {
         }
     }
 
+    /// Asks everyone for bodies that a final proposal names, again after `BODIES_RETRY`.
+    fn ask_all_for(&mut self, missing: &[BatchId]) {
+        if self.asked_all.is_some_and(|at| at.elapsed() < BODIES_RETRY) {
+            return;
+        }
+        self.asked_all = Some(Instant::now());
+        for id in missing.iter().filter(|id| !self.parts.bodies.is_arriving(id)) {
+            self.parts.transport.broadcast(Message::BatchRequest(*id));
+        }
+    }
+
     fn fetch(&mut self, id: BatchId, from: &[ReplicaId]) {
         match self.parts.bodies.body(&id) {
             Some(batch) => self.step(Input::BatchAvailable(batch.reference())),
+            None if self.parts.bodies.is_arriving(&id) => {}
             None => {
                 for to in from.iter().filter(|to| **to != self.parts.me) {
                     self.parts.transport.send(*to, Message::BatchRequest(id));
@@ -387,6 +406,7 @@ impl Order {
     fn tell_status(&self) {
         let mut status = self.parts.core.status();
         let mut told = self.parts.status.lock().expect("no holder of this lock panics");
+        self.parts.metrics.view_changes.inc_by(status.view.0.saturating_sub(told.view.0));
         // Copied only when it changes, not on every step.
         status.proof = match status.stable == told.stable {
             true => told.proof.take(),
@@ -449,7 +469,10 @@ impl Order {
         result: Result<Signature, SignError>,
     ) -> Result<(), OrderError> {
         let signature = match result {
-            Ok(signature) => signature,
+            Ok(signature) => {
+                self.parts.metrics.signatures_made.inc();
+                signature
+            }
             Err(error @ SignError::Guard { .. }) => return Err(OrderError::Signer(error)),
             // A refused or unsigned vote is simply not cast: silence is safe.
             Err(error) => {
@@ -482,4 +505,5 @@ fn accuse(evidence: &Evidence) {
 
 const ROUND_INPUTS_MAX: usize = 1024;
 const IDLE_WAIT: Duration = Duration::from_millis(1000);
+const BODIES_RETRY: Duration = Duration::from_millis(500);
 const BACKLOG_WAIT: Duration = Duration::from_millis(2);
