@@ -1,14 +1,18 @@
 //! Execution is a function of the committed prefix: how far the disk is never shows in a receipt.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use obelisk::chaincode::contracts::Contracts;
 use obelisk::chaincode::contracts::Options;
 use obelisk::ledger::ExecutedBlock;
 use obelisk::ledger::Ledger;
+use obelisk::ledger::read_write_set::StateKey;
 use obelisk::membership::directory::Directory;
 use obelisk::pipeline::execute::Executor;
+use obelisk::pipeline::execute::overlay::Overlay;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::types::codec::Encode;
 use obelisk::types::ids::Height;
@@ -19,7 +23,9 @@ use obelisk::types::signature::Signature;
 use obelisk::types::transaction::Transaction;
 
 use crate::chain_fixture::block;
+use crate::chain_fixture::execute;
 use crate::chain_fixture::genesis;
+use crate::chain_fixture::key;
 use crate::chain_fixture::transaction;
 
 /// A chain whose commits lag behind execution by a fixed number of blocks.
@@ -97,4 +103,43 @@ fn receipts_do_not_depend_on_how_far_the_disk_is() {
     assert_eq!(statuses(1), [Expired, Expired, Unauthorised, again, again, again]);
     assert_eq!(statuses(2), [Unauthorised, again, again, again, again, Expired]);
     assert!(run(6) == prompt);
+}
+
+/// Aim: whatever is cached, evicted, too large, deleted, durable or on its way to the disk, a read
+/// gives the newest write.
+#[test]
+fn overlay_reads_the_newest_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (genesis, kv) = (genesis("test"), Arc::new(MemoryKv::new()));
+    let ledger = Ledger::open(dir.path(), &genesis, kv).expect("opened");
+    let mut overlay = Overlay::caching(4);
+    let mut model: BTreeMap<StateKey, Option<Bytes>> = BTreeMap::new();
+    let mut random = 1_u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % below
+    };
+    for nonce in 1..300 {
+        let value = format!("{nonce}")
+            .repeat([1, 1, limits::STATE_CACHE_VALUE_BYTES_MAX][next(3) as usize]);
+        let name = format!("key {}", next(12));
+        let writes = [(name.as_str(), (next(4) > 0).then_some(value.as_str()))];
+        let tx = transaction(&genesis, nonce, &writes);
+        let done = execute(block(&genesis, &ledger.tip(), vec![tx], 1));
+        overlay.add(done.block.header.height, &done.writes[0]);
+        model.extend(done.writes[0].0.clone());
+        // Reads before the block is durable, after, and after the overlay let go of it.
+        for step in 0..3 {
+            match step {
+                0 => {}
+                1 => drop(ledger.commit(vec![done.clone()]).expect("committed")),
+                _ => overlay.settle(ledger.tip().height),
+            }
+            for _ in 0..4 {
+                let at = key(&format!("key {}", next(12)));
+                let read = overlay.value(&ledger, &at).expect("read");
+                assert_eq!(read, model.get(&at).cloned().flatten(), "block {nonce}, {at:?}");
+            }
+        }
+    }
 }

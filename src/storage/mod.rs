@@ -43,6 +43,15 @@ pub enum Change {
     Delete { table: Table, key: Vec<u8> },
 }
 
+impl Change {
+    /// Table and key.
+    pub fn place(&self) -> (Table, &[u8]) {
+        match self {
+            Self::Put { table, key, .. } | Self::Delete { table, key } => (*table, key),
+        }
+    }
+}
+
 /// Changes applied together, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {

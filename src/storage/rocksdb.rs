@@ -156,6 +156,9 @@ impl Kv for RocksKv {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        // Ascending keys make each insert into a memtable begin next to the one before.
+        let mut batch = batch;
+        batch.changes.sort_by(|a, b| a.place().cmp(&b.place()));
         let bytes = batch.changes.iter().map(|change| match change {
             Change::Put { key, value, .. } => key.len() + value.len() + ROW_OVERHEAD_BYTES,
             Change::Delete { key, .. } => key.len() + ROW_OVERHEAD_BYTES,

@@ -75,6 +75,10 @@ pub const TX_WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SCAN_ENTRIES_MAX: usize = 4096;
 /// Keys of one state proof.
 pub const PROOF_KEYS_MAX: usize = 256;
+/// Values of the world state that execution keeps at hand, presence and absence alike.
+pub const STATE_CACHE_ENTRIES_MAX: usize = 64 * 1024;
+/// Largest value among them, bytes: at most 32 MiB of values with the number above.
+pub const STATE_CACHE_VALUE_BYTES_MAX: usize = 512;
 /// Nodes of one state proof: 256 paths of 40 levels with their siblings fit; bounds the memory that
 /// a short encoding can claim.
 pub const PROOF_NODES_MAX: usize = 32 * 1024;

@@ -259,7 +259,7 @@ pub fn query(
     call: &Call,
     fuel: u64,
 ) -> Result<Result<Bytes, Fault>, LedgerError> {
-    let overlay = Overlay::default();
+    let overlay = Overlay::caching(QUERY_CACHE_ENTRIES);
     let finished = Execution::new(ledger, &overlay, contracts, true).run(call, fuel)?;
     Ok(finished.outcome.map(|(value, _)| value))
 }
@@ -300,4 +300,6 @@ fn failed(tx: TxId, fault: Fault, fuel: u64) -> Receipt {
     Receipt { tx, status: fault.status, error, value, events, write_set: Default::default(), fuel }
 }
 
+/// A query reads few keys twice.
+const QUERY_CACHE_ENTRIES: usize = 16;
 const REVOKED_PAGE: usize = 1024;

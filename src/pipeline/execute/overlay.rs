@@ -1,30 +1,50 @@
 //! World state as execution sees it: the durable state below, the writes of blocks still on their
-//! way to the disk above.
+//! way to the disk above, and a cache of what was read or written lately.
 //!
 //! Execution runs ahead of durability by a few blocks. The overlay holds the newest value of every
 //! key those blocks wrote; once the ledger's tip has passed a block, its entries are dropped, since
-//! the ledger then answers the same.
+//! the ledger then answers the same. The cache holds newest values too, durable or not: execution
+//! is the only writer of the state, and every write passes here. It spares the walk through
+//! RocksDB's memtables, which was a fifth of a transfer's execution.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use lru::LruCache;
 
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
 use crate::ledger::read_write_set::StateKey;
 use crate::ledger::read_write_set::WriteSet;
 use crate::types::ids::Height;
+use crate::types::limits;
 
-/// Writes of blocks above the ledger's tip.
-#[derive(Default)]
+/// Writes of blocks above the ledger's tip, and the cache.
 pub struct Overlay {
     newest: BTreeMap<StateKey, (Height, Option<Bytes>)>,
     per_block: VecDeque<(Height, Vec<StateKey>)>,
+    /// In a cell, since a read fills it.
+    cache: RefCell<LruCache<StateKey, Option<Bytes>>>,
+}
+
+impl Default for Overlay {
+    fn default() -> Self {
+        Self::caching(limits::STATE_CACHE_ENTRIES_MAX)
+    }
 }
 
 impl Overlay {
+    /// Nothing above the ledger, and a cache of at least one and at most `entries` values.
+    pub fn caching(entries: usize) -> Self {
+        let entries = NonZeroUsize::new(entries).unwrap_or(NonZeroUsize::MIN);
+        let (newest, per_block) = (BTreeMap::new(), VecDeque::new());
+        Self { newest, per_block, cache: RefCell::new(LruCache::new(entries)) }
+    }
+
     /// Adds the writes of one transaction of the block at `height`.
     pub fn add(&mut self, height: Height, writes: &WriteSet) {
         if self.per_block.back().is_none_or(|(last, _)| *last != height) {
@@ -33,6 +53,7 @@ impl Overlay {
         let (_, keys) = self.per_block.back_mut().expect("pushed above");
         for (key, value) in &writes.0 {
             keys.push(key.clone());
+            remember(self.cache.get_mut(), key, value.as_ref());
             self.newest.insert(key.clone(), (height, value.clone()));
         }
     }
@@ -51,10 +72,15 @@ impl Overlay {
 
     /// The value of a key.
     pub fn value(&self, ledger: &Ledger, at: &StateKey) -> Result<Option<Bytes>, LedgerError> {
-        match self.newest.get(at) {
-            Some((_, value)) => Ok(value.clone()),
-            None => ledger.get(at),
+        if let Some(value) = self.cache.borrow_mut().get(at) {
+            return Ok(value.clone());
         }
+        let value = match self.newest.get(at) {
+            Some((_, value)) => value.clone(),
+            None => ledger.get(at)?,
+        };
+        remember(&mut self.cache.borrow_mut(), at, value.as_ref());
+        Ok(value)
     }
 
     /// Up to `limit` entries of a namespace with `start <= key < end` (`end` empty: to its end),
@@ -89,5 +115,17 @@ impl Overlay {
             };
         }
         Ok(merged.into_iter().take(limit).collect())
+    }
+}
+
+/// Puts the newest value of a key into the cache; a large one only ends what it replaces.
+fn remember(cache: &mut LruCache<StateKey, Option<Bytes>>, at: &StateKey, value: Option<&Bytes>) {
+    match value.is_some_and(|value| value.len() > limits::STATE_CACHE_VALUE_BYTES_MAX) {
+        true => {
+            cache.pop(at);
+        }
+        false => {
+            cache.put(at.clone(), value.cloned());
+        }
     }
 }
