@@ -249,7 +249,8 @@ impl SlotGuard {
             match self.append(&fresh) {
                 Ok(()) => {
                     self.newest = self.newest.max(fresh.keys().map(|slot| slot.sequence).max());
-                    self.slots.append(&mut fresh);
+                    // One by one: `append` would rebuild the whole map.
+                    self.slots.extend(fresh);
                 }
                 Err(error) => {
                     self.failed = Some(format!(

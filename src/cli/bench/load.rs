@@ -6,6 +6,7 @@
 //! does. Warm-up is not counted.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -156,7 +157,7 @@ async fn measured(
     arguments: &Arguments,
     profile: &Profile,
     pids: &[u32],
-    folder: &std::path::Path,
+    folder: &Path,
     context: &Context,
 ) -> Result<Report, Failure> {
     let broken = |error: &dyn std::error::Error| Failure::of(Exit::Internal, error, "report it");
@@ -188,13 +189,13 @@ async fn measured(
         tasks.extend(stream);
     }
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
-    let counters = Counters::read(&clients, pids).await?;
+    let counters = Counters::read(&clients, pids, folder).await?;
     shared.counting.store(true, Ordering::Relaxed);
     let start = Instant::now();
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
     shared.counting.store(false, Ordering::Relaxed);
     let seconds = start.elapsed().as_secs_f64();
-    let after = Counters::read(&clients, pids).await?;
+    let after = Counters::read(&clients, pids, folder).await?;
     shared.stopped.store(true, Ordering::Relaxed);
     for task in tasks {
         task.abort();
@@ -214,7 +215,7 @@ async fn measured(
     Ok(report)
 }
 
-fn load_msp(folder: &std::path::Path) -> Result<Msp, Failure> {
+fn load_msp(folder: &Path) -> Result<Msp, Failure> {
     Msp::load(folder).map_err(|e| Failure::of(Exit::Usage, &e, "check the profile's identity"))
 }
 
@@ -485,12 +486,13 @@ impl Shared {
 struct Counters {
     validators: measure::Usage,
     generator: measure::Usage,
+    written: Option<u64>,
     height: u64,
     sent: u64,
 }
 
 impl Counters {
-    async fn read(clients: &[Client], pids: &[u32]) -> Result<Self, Failure> {
+    async fn read(clients: &[Client], pids: &[u32], folder: &Path) -> Result<Self, Failure> {
         let (mut height, mut sent) = (0, 0);
         for client in clients {
             let status = client.status().await.map_err(|error| link::client_failure(&error))?;
@@ -499,7 +501,8 @@ impl Counters {
         }
         let validators = measure::usage(pids);
         let generator = measure::usage(&[std::process::id()]);
-        Ok(Self { validators, generator, height, sent })
+        let written = measure::device_written(folder);
+        Ok(Self { validators, generator, written, height, sent })
     }
 
     fn fill(&self, before: &Self, report: &mut Report) {
@@ -509,11 +512,11 @@ impl Counters {
         };
         let cpu_us = spent(&self.validators, &before.validators);
         let generator = spent(&self.generator, &before.generator);
-        let written = each((self.validators.written - before.validators.written) as f64);
+        let written = self.written.zip(before.written);
         let sent = each((self.sent - before.sent) as f64);
         report.cpu_us = cpu_us;
         report.generator_cpu_us = generator;
-        report.written_bytes = written;
+        report.written_bytes = written.map(|(now, then)| each(now.saturating_sub(then) as f64));
         report.sent_bytes = sent;
         report.resident_bytes = self.validators.resident_max;
         report.blocks = self.height - before.height;

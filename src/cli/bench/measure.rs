@@ -3,10 +3,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::sys::stat::major;
+use nix::sys::stat::minor;
 use nix::time::ClockId;
 use nix::time::clock_gettime;
 use nix::unistd::SysconfVar;
@@ -22,8 +25,6 @@ use crate::types::signature::Algorithm;
 pub struct Usage {
     /// User and system time.
     pub cpu: Duration,
-    /// Bytes handed to the storage layer.
-    pub written: u64,
     /// Resident set of the largest process, bytes.
     pub resident_max: u64,
 }
@@ -33,7 +34,6 @@ pub fn usage(pids: &[u32]) -> Usage {
     let mut total = Usage::default();
     for pid in pids {
         total.cpu += cpu(*pid).unwrap_or_default();
-        total.written += field(*pid, "io", "write_bytes:").unwrap_or(0);
         let resident = field(*pid, "status", "VmRSS:").unwrap_or(0) * 1024;
         total.resident_max = total.resident_max.max(resident);
     }
@@ -59,15 +59,28 @@ pub fn verification_us(crypto: &Crypto, algorithm: Algorithm) -> f64 {
     best
 }
 
-/// Median time of writing 4 KiB and syncing, milliseconds; 0 where the folder cannot be written.
+/// Bytes written so far to the block device under `folder`, by anyone; `None` where the file system
+/// has no device of its own. A process's own count (`write_bytes` in `/proc`) is no use: it counts
+/// whole large folios of the page cache for every small append.
+pub fn device_written(folder: &Path) -> Option<u64> {
+    let device = std::fs::metadata(folder).ok()?.dev();
+    let (major, minor) = (major(device), minor(device));
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    // Field 7: sectors of 512 bytes (kernel, Documentation/block/stat.rst).
+    let sectors: u64 = stat.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * 512)
+}
+
+/// Median time of appending 4 KiB to a new file and syncing it, milliseconds; 0 where the folder
+/// cannot be written.
 pub fn sync_ms(folder: &Path) -> f64 {
     let path = folder.join("sync-probe");
     let Ok(file) = File::create(&path) else { return 0.0 };
     let block = [7; 4096];
     let mut times: Vec<f64> = (0..SYNCS)
-        .filter_map(|_| {
+        .filter_map(|at| {
             let start = Instant::now();
-            file.write_all_at(&block, 0).ok()?;
+            file.write_all_at(&block, at * block.len() as u64).ok()?;
             file.sync_data().ok()?;
             Some(start.elapsed().as_secs_f64() * 1000.0)
         })
@@ -98,4 +111,4 @@ fn field(pid: u32, file: &str, name: &str) -> Option<u64> {
 
 const VERIFY_ROUNDS: u32 = 7;
 const VERIFY_CALLS: u32 = 500;
-const SYNCS: usize = 50;
+const SYNCS: u64 = 100;

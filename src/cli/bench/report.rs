@@ -24,7 +24,8 @@ pub struct Report {
     pub cpu_us: f64,
     pub verification_us: f64,
     pub sync_ms: f64,
-    pub written_bytes: f64,
+    /// Bytes written to the block device per committed transaction; `None` where there is none.
+    pub written_bytes: Option<f64>,
     pub sent_bytes: f64,
     pub resident_bytes: u64,
     pub generator_cpu_us: f64,
@@ -84,8 +85,9 @@ impl Report {
             (
                 "written, sent",
                 text(format!(
-                    "{:.0}, {:.0} bytes per committed",
-                    self.written_bytes, self.sent_bytes
+                    "{}, {:.0} bytes per committed",
+                    self.written_bytes.map_or("unknown".to_owned(), |bytes| format!("{bytes:.0}")),
+                    self.sent_bytes
                 )),
             ),
             ("largest validator", text(format!("{} MB", self.resident_bytes / 1_000_000))),
@@ -117,7 +119,7 @@ impl Report {
             "verification_us": self.verification_us,
             "cpu_in_verifications": self.multiple(),
             "sync_ms": self.sync_ms,
-            "written_bytes_per_committed": self.written_bytes,
+            "device_bytes_per_committed": self.written_bytes,
             "sent_bytes_per_committed": self.sent_bytes,
             "resident_bytes_max": self.resident_bytes,
             "generator_cpu_us_per_committed": self.generator_cpu_us,
