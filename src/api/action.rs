@@ -49,7 +49,7 @@ pub enum Action {
     /// Evidence that a transaction is in its block.
     Proof(TxId),
     /// Admit a transaction.
-    Submit { transaction: Transaction, certificate: Option<Bytes> },
+    Submit { transaction: Box<Transaction>, certificate: Option<Bytes> },
     /// Admit many.
     SubmitMany(Vec<(Transaction, Option<Bytes>)>),
     /// Call a contract without writing.

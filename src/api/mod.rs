@@ -101,7 +101,7 @@ impl Service {
                 }
             }
             Action::Submit { transaction, certificate } => {
-                Ok(Answer::Submitted(self.handle.submit(transaction, certificate).await?))
+                Ok(Answer::Submitted(self.handle.submit(*transaction, certificate).await?))
             }
             Action::SubmitMany(many) => {
                 Ok(Answer::SubmittedMany(self.handle.submit_many(many).await))

@@ -166,10 +166,10 @@ impl Noops {
                 let votes = self.votes.entry(vote.slot.sequence).or_default();
                 votes.insert(sender, (vote, envelope.signature));
             }
-            Ok(Message::Status(delivered)) if sender != self.setup.me => {
-                if delivered > self.tip.sequence {
-                    effects.push(Effect::CatchUp { sequence: delivered, from: vec![sender] });
-                }
+            Ok(Message::Status(delivered))
+                if sender != self.setup.me && delivered > self.tip.sequence =>
+            {
+                effects.push(Effect::CatchUp { sequence: delivered, from: vec![sender] });
             }
             // Outside the range, not from the leader, or malformed: dropped.
             _ => {}

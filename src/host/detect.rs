@@ -203,7 +203,7 @@ fn container_limits(tree: &Tree) -> ContainerLimits {
     let mut path = PathBuf::from("sys/fs/cgroup").join(own.trim_start_matches('/'));
     while path.starts_with("sys/fs/cgroup") {
         let read = |name: &str| tree.text(&path.join(name).to_string_lossy());
-        if let Some(bytes) = read("memory.max").trim().parse().ok() {
+        if let Ok(bytes) = read("memory.max").trim().parse() {
             limits.memory_bytes = Some(limits.memory_bytes.map_or(bytes, |b: u64| b.min(bytes)));
         }
         if let Some(threads) = quota(read("cpu.max").trim()) {

@@ -37,6 +37,7 @@ use crate::types::limits;
 
 /// Generated from `proto/peer.proto`.
 pub mod wire {
+    #![allow(clippy::default_constructed_unit_structs, reason = "generated")]
     tonic::include_proto!("obelisk.peer.v1");
 }
 

@@ -265,8 +265,8 @@ impl Transport for Grpc {
         let message = Outgoing::from(message);
         let bytes = message.bytes;
         let accepted = locked(&self.accepted);
-        let channels = accepted.get(to).into_iter().flatten();
-        if let Some(newest) = channels.filter(|a| a.class == message.class).next_back() {
+        let mut channels = accepted.get(to).into_iter().flatten();
+        if let Some(newest) = channels.rfind(|a| a.class == message.class) {
             newest.queue.push(message, bytes);
             return;
         }

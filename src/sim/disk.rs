@@ -35,7 +35,8 @@ pub struct LedgerEntry {
     pub checkpoint: Digest,
 }
 
-/// What survives a crash, and what may.
+/// What survives a crash, and what may. Empty at first.
+#[derive(Default)]
 pub struct Disk {
     log: VecDeque<(u64, LogWrite)>,
     guard: BTreeMap<Slot, (u64, Digest)>,
@@ -64,19 +65,6 @@ pub enum Cleared {
 }
 
 impl Disk {
-    /// An empty disk.
-    pub fn new() -> Self {
-        Self {
-            log: VecDeque::new(),
-            guard: BTreeMap::new(),
-            bodies: BTreeMap::new(),
-            ledger: Vec::new(),
-            ledger_batches: BTreeSet::new(),
-            written: 0,
-            synced: 0,
-        }
-    }
-
     /// Appends a record to the log.
     pub fn append(&mut self, record: LogRecord) {
         self.written += 1;

@@ -114,7 +114,7 @@ impl Node {
             withheld: BTreeSet::new(),
             core: None,
             incarnation: 0,
-            disk: Disk::new(),
+            disk: Disk::default(),
             timers: BTreeMap::new(),
             timer_settings: 0,
             outbox: VecDeque::new(),

@@ -30,10 +30,10 @@ mod tests {
     fn quorums_intersect_in_a_correct_replica_for_every_n() {
         for n in 1..=100 {
             let (f, q) = (faults(n), quorum(n));
-            assert!(n >= 3 * f + 1 && n < 3 * (f + 1) + 1);
+            assert!(n > 3 * f && n <= 3 * (f + 1));
             assert!(q <= n - f, "n={n}: correct replicas must form a quorum");
-            assert!(2 * q >= n + f + 1, "n={n}: two quorums must share f+1");
-            assert!(2 * (q - 1) < n + f + 1, "n={n}: q is the least such number");
+            assert!(2 * q > n + f, "n={n}: two quorums must share f+1");
+            assert!(2 * (q - 1) <= n + f, "n={n}: q is the least such number");
         }
         assert_eq!([4, 5, 6, 7, 8, 10].map(quorum), [3, 4, 4, 5, 6, 7]);
     }

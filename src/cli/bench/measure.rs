@@ -44,7 +44,7 @@ pub fn usage(pids: &[u32]) -> Usage {
 pub fn verification_us(crypto: &Crypto, algorithm: Algorithm) -> f64 {
     let example = Example::of(algorithm);
     let check =
-        Check { key: &example.public, message: &example.message, signature: &example.signature };
+        Check { key: &example.public, message: example.message, signature: &example.signature };
     let key = crypto.key(check.key);
     let (mut best, mut rounds) = (f64::MAX, 0);
     while rounds < VERIFY_ROUNDS {
