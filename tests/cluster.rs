@@ -43,7 +43,7 @@ impl Cluster {
         let crypto = Arc::new(Crypto::portable());
         let mut spec = Spec::local("test", validators, algorithm, 1_700_000_000_000);
         spec.consensus = consensus.into();
-        spec.time_ms = obelisk::pipeline::admit::now_ms() - 1000;
+        spec.time_ms = obelisk::host::clock::now_ms() - 1000;
         let consortium = Consortium::make(directory.path(), &spec, &crypto).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let genesis = Arc::new(consortium.genesis.clone());

@@ -242,7 +242,7 @@ impl Core for Mutant {
             };
             self.deliveries += 1;
             match self.mistake {
-                Mistake::LosesDeliveries if self.deliveries % 5 == 0 => continue,
+                Mistake::LosesDeliveries if self.deliveries.is_multiple_of(5) => continue,
                 Mistake::SmallCertificates => {
                     delivered.certificate.signatures.truncate(self.quorum - 1);
                 }

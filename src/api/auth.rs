@@ -5,11 +5,10 @@
 //! open connections' rights at once. Names inside a request never make an identity.
 
 use std::sync::Arc;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
+use crate::host::clock::now_ms;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Identity;
 use crate::types::limits;
@@ -44,11 +43,6 @@ impl Connection {
         member.check_valid_at(now_ms()).map_err(|error| error.to_string())?;
         Ok(Caller::Member(member))
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Caller {

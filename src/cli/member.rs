@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use clap::Args;
@@ -23,6 +21,7 @@ use crate::cli::output::Cell;
 use crate::client::invocation::Invocation;
 use crate::crypto::SigningKey;
 use crate::crypto::routing::Crypto;
+use crate::host::clock::now_ms;
 use crate::membership::authority::Authority;
 use crate::membership::authority::AuthorityError;
 use crate::membership::authority::Enrolment;
@@ -270,11 +269,6 @@ fn role(text: &str) -> Result<Role, String> {
 fn attribute(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Certificates are valid from one hour before now: clocks differ.

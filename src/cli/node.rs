@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use clap::Subcommand;
@@ -15,6 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Cell;
 use crate::consensus;
 use crate::crypto::routing::Crypto;
+use crate::host::clock::now_ms;
 use crate::membership::consortium;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Identity;
@@ -163,9 +162,7 @@ fn vouched(
     let directory = Directory::new(genesis, verify).map_err(|error| usage(&error))?;
     let identity = directory.identify(&pair.certificate).map_err(|error| usage(&error))?;
     identity.check_purpose(purpose).map_err(|error| usage(&error))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    identity.check_valid_at(now_ms).map_err(|error| usage(&error))?;
+    identity.check_valid_at(now_ms()).map_err(|error| usage(&error))?;
     pair.signing_key(crypto).map_err(|error| usage(&error))?;
     Ok(identity)
 }

@@ -4,13 +4,11 @@
 //! random nonce makes equal requests distinct; to send one again, send the same `Transaction`: the
 //! network executes an id at most once.
 
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
-
 use bytes::Bytes;
 
 use crate::client::identity::ClientIdentity;
 use crate::crypto::CryptoError;
+use crate::host::clock::now_ms;
 use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
 use crate::types::ids::ChainId;
@@ -141,11 +139,6 @@ impl Invocation {
             false => Ok(()),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Half of what the protocol allows, so that a client whose view of the tip is old is not told

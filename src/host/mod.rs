@@ -4,5 +4,6 @@
 //! trees. Nothing here fails: what cannot be read gets a cautious value and a remark for the
 //! operator. Stations receive the results as plain values from assembly.
 
+pub mod clock;
 pub mod detect;
 pub mod sizing;

@@ -5,11 +5,10 @@
 //! without a seat (removed, or of a later epoch) is treated as an observer: it may follow.
 
 use std::sync::Arc;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
+use crate::host::clock::now_ms;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Purpose;
 use crate::membership::identity::Role;
@@ -43,10 +42,4 @@ fn peer(directory: &Directory, replicas: &ReplicaSet, der: &[u8]) -> Result<Peer
         }
     };
     Ok(Peer { organisation, name, replica })
-}
-
-/// Before 1970 every certificate is not yet valid, which refuses all.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,6 @@
 //! ends the process at once with exit code 70: after a failed write nothing may be answered or
 //! signed any more, and what is durable is found again at the next start.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::SignalKind;
@@ -38,13 +37,6 @@ pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError>
     tracing::info!("stopping");
     node.stop();
     Ok(())
-}
-
-/// Writes the process id, so that scripts can find a node started by hand.
-pub fn write_pid(data: &Path) -> Result<(), StartError> {
-    let path = data.join("obelisk.pid");
-    std::fs::write(&path, format!("{}\n", std::process::id()))
-        .map_err(|error| StartError(format!("cannot write {}: {error}", path.display())))
 }
 
 async fn terminated() {

@@ -9,14 +9,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use lru::LruCache;
 
 use crate::crypto::prepared::PreparedKey;
 use crate::crypto::verify_pool::VerifyPool;
+use crate::host::clock::now_ms;
 use crate::ledger::Ledger;
 use crate::membership::directory::Directory;
 use crate::membership::identity::Identity;
@@ -187,10 +186,4 @@ impl Admission {
     fn lock(&self) -> MutexGuard<'_, LruCache<CertificateId, Creator>> {
         self.creators.lock().expect("no holder of this lock panics")
     }
-}
-
-/// The node's clock, milliseconds since 1970. Admission only: execution reads block time.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

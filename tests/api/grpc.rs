@@ -204,7 +204,7 @@ async fn subscribers_beyond_the_limit_are_told_busy() {
     let mut held = Vec::new();
     let follow = || node.service.perform(&Caller::Anonymous, Action::Follow(Height(1)));
     for _ in 0..limits::SUBSCRIBERS_MAX {
-        held.push(follow().await.ok().expect("a place"));
+        held.push(follow().await.unwrap_or_else(|_| panic!("no place")));
     }
     let busy = follow().await.err().expect("no place");
     assert_eq!((busy.code.word, busy.code.http), ("busy", 429));

@@ -66,7 +66,10 @@ impl proto::node_server::Node for NodeService {
         let message = std::mem::take(request.get_mut());
         let transaction = transaction(&message.transaction)?;
         let certificate = certificate(message.certificate)?;
-        match self.ask(&request, Action::Submit { transaction: Box::new(transaction), certificate }).await? {
+        match self
+            .ask(&request, Action::Submit { transaction: Box::new(transaction), certificate })
+            .await?
+        {
             Answer::Submitted(id) => Ok(Response::new(proto::SubmitReply { id: digest(&id.0) })),
             _ => Err(unexpected()),
         }

@@ -237,7 +237,8 @@ async fn submit(
         transactions::signed("signedTransaction", &params.signed_transaction).map_err(invalid)?;
     check_method(method, params.chaincode_id.as_ref(), &transaction)?;
     let certificate = transactions::certificate(params.certificate.as_deref()).map_err(invalid)?;
-    match request.perform(Action::Submit { transaction: Box::new(transaction), certificate }).await {
+    match request.perform(Action::Submit { transaction: Box::new(transaction), certificate }).await
+    {
         Ok(Answer::Submitted(id)) => Ok(ok(id.to_string())),
         Ok(_) => Err(failed(method, &Failure::internal("not a transaction id"))),
         Err(failure) => Err(failed(method, &failure)),

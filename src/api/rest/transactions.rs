@@ -126,7 +126,8 @@ async fn submit(request: Request) -> Result<Reply, Failure> {
         }
     };
     let wait = request.number("wait")?;
-    let submitted = request.perform(Action::Submit { transaction: Box::new(transaction), certificate }).await?;
+    let submitted =
+        request.perform(Action::Submit { transaction: Box::new(transaction), certificate }).await?;
     let Answer::Submitted(id) = submitted else {
         return Err(Failure::internal("not a transaction id"));
     };

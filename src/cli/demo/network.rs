@@ -11,8 +11,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use crate::cli::demo::place;
 use crate::cli::demo::place::Marker;
@@ -23,6 +21,7 @@ use crate::cli::profile;
 use crate::cli::profile::Profile;
 use crate::consensus;
 use crate::crypto::routing::Crypto;
+use crate::host::clock::now_ms;
 use crate::membership::consortium::Consortium;
 use crate::membership::consortium::GENESIS_FILE;
 use crate::membership::consortium::MemberSpec;
@@ -66,9 +65,7 @@ pub fn check_validators(validators: usize) -> Result<(), Failure> {
 pub fn make(place: &Place) -> Result<(), Failure> {
     let validators = place.marker.validators;
     let least = consensus::plugin("pbft").map_or(usize::MAX, |row| row.replicas_min);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let mut spec = Spec::local("demo", 0, Algorithm::EcdsaP256, time_ms);
+    let mut spec = Spec::local("demo", 0, Algorithm::EcdsaP256, now_ms());
     spec.consensus = if validators >= least { "pbft" } else { "noops" }.to_owned();
     let organisations = place.marker.organisations.iter().enumerate();
     spec.organisations =

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
@@ -19,6 +17,7 @@ use crate::client::connection::Client;
 use crate::client::connection::Located;
 use crate::client::identity::ClientIdentity;
 use crate::client::invocation::Invocation;
+use crate::host::clock::now_ms;
 use crate::membership::identity::Role;
 use crate::types::digest::Digest;
 use crate::types::ids::TxId;
@@ -272,9 +271,7 @@ fn terms(credit: &str) -> Vec<String> {
 
 /// A day from today on, UTC, YYYY-MM-DD.
 fn day(ahead: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ms = (now + Duration::from_secs(ahead * 24 * 60 * 60)).as_millis();
-    let text = output::time(u64::try_from(ms).unwrap_or(u64::MAX));
+    let text = output::time(now_ms() + ahead * 24 * 60 * 60 * 1000);
     text.split('T').next().unwrap_or_default().to_owned()
 }
 

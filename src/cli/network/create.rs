@@ -16,8 +16,6 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
@@ -25,6 +23,7 @@ use crate::cli::profile;
 use crate::cli::profile::Profile;
 use crate::consensus;
 use crate::crypto::routing::Crypto;
+use crate::host::clock::now_ms;
 use crate::membership::consortium::Consortium;
 use crate::membership::consortium::ConsortiumError;
 use crate::membership::consortium::Member;
@@ -86,9 +85,7 @@ pub fn consensus_for(validators: usize) -> &'static str {
 /// Makes the network; refuses a folder that holds one already.
 pub fn make(plan: &Plan) -> Result<Made, Failure> {
     check(plan)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let mut spec = Spec::local(&plan.name, plan.validators, plan.algorithm, time_ms);
+    let mut spec = Spec::local(&plan.name, plan.validators, plan.algorithm, now_ms());
     spec.consensus.clone_from(&plan.consensus);
     for member in spec.organisations.iter_mut().flat_map(|o| &mut o.members) {
         if !member.hosts.contains(&plan.host) {

@@ -32,8 +32,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -51,6 +49,7 @@ use crate::consensus::Evidence;
 use crate::consensus::Executed;
 use crate::consensus::Input;
 use crate::consensus::LogRecord;
+use crate::host::clock::now_ms;
 use crate::network::Message;
 use crate::network::Transport;
 use crate::pipeline::catch_up::CatchUpInput;
@@ -236,9 +235,7 @@ impl Order {
     }
 
     fn clock(&mut self) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        self.step(Input::Clock(now_ms));
+        self.step(Input::Clock(now_ms()));
     }
 
     fn input(&mut self, input: OrderInput) {
