@@ -11,8 +11,11 @@ use obelisk::ledger::ExecutedBlock;
 use obelisk::ledger::Ledger;
 use obelisk::ledger::read_write_set::StateKey;
 use obelisk::membership::directory::Directory;
+use obelisk::pipeline::commit;
 use obelisk::pipeline::execute::Executor;
 use obelisk::pipeline::execute::overlay::Overlay;
+use obelisk::storage::faulty::FaultPlan;
+use obelisk::storage::faulty::FaultyKv;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::types::codec::Encode;
 use obelisk::types::ids::Height;
@@ -141,5 +144,28 @@ fn overlay_reads_the_newest_write() {
                 assert_eq!(read, model.get(&at).cloned().flatten(), "block {nonce}, {at:?}");
             }
         }
+    }
+}
+
+/// Aim: the store's log is synced when blocks came, and a failed sync is the process's end.
+#[test]
+fn store_is_synced_behind_the_blocks() {
+    // The first sync is that of opening.
+    for fail_sync in [None, Some(2)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kv = Arc::new(FaultyKv::new(FaultPlan { fail_sync, ..FaultPlan::default() }));
+        let genesis = genesis("test");
+        let ledger = Ledger::open(dir.path(), &genesis, kv.clone()).expect("opened");
+        let ledger = Arc::new(ledger);
+        let (running, ends) = crossbeam_channel::bounded(1);
+        let to_sync = ledger.clone();
+        let station = std::thread::spawn(move || commit::sync_store(&to_sync, &ends));
+        let tx = transaction(&genesis, 1, &[("a", Some("1"))]);
+        let done = execute(block(&genesis, &ledger.tip(), vec![tx], 1));
+        ledger.commit(vec![done]).expect("committed");
+        drop(running);
+        let ended = station.join().expect("no panic");
+        assert_eq!(ended.is_err(), fail_sync.is_some());
+        assert_eq!(kv.unsynced() > 0, fail_sync.is_some());
     }
 }

@@ -4,9 +4,13 @@
 //! disk's speed sets the size of the group. A failed write stops the node: nothing after it is
 //! acknowledged.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 
 use crate::consensus::Executed;
@@ -15,10 +19,12 @@ use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
 use crate::pipeline::order::OrderInput;
 use crate::pipeline::publish::Publisher;
+use crate::telemetry::metrics;
 use crate::telemetry::metrics::Metrics;
 use crate::types::block::Tip;
 use crate::types::digest::Digest;
 use crate::types::ids::ChainId;
+use crate::types::ids::Height;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::receipt;
@@ -87,7 +93,9 @@ impl Commit {
         }
         let (executed, caught_up): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let blocks: Vec<_> = executed.iter().map(|e| e.block.clone()).collect();
+        let began = Instant::now();
         let results = self.ledger.commit(executed)?;
+        metrics::observe(&self.metrics.ledger_seconds, began.elapsed());
         for ((block, result), caught_up) in blocks.into_iter().zip(results).zip(caught_up) {
             let sequence = block.header.sequence;
             let checkpoint = result.checkpoint_digest(self.chain, sequence);
@@ -116,3 +124,24 @@ impl Commit {
         let _ = self.order.send(input);
     }
 }
+
+/// Makes the store's log durable once a second while blocks come, until the other end of `ends` is
+/// gone. The store can be rebuilt without it; this bounds how many blocks an open after a power cut
+/// executes again, and how much the system has to write back at once.
+pub fn sync_store(ledger: &Ledger, ends: &Receiver<Infallible>) -> Result<(), LedgerError> {
+    // What an open replayed is not synced either.
+    let mut synced = Height(0);
+    loop {
+        let ended = ends.recv_timeout(STORE_SYNC_EVERY) != Err(RecvTimeoutError::Timeout);
+        let height = ledger.tip().height;
+        if height != synced {
+            ledger.sync_store()?;
+            synced = height;
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+const STORE_SYNC_EVERY: Duration = Duration::from_secs(1);

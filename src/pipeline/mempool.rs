@@ -8,11 +8,14 @@
 //! An id is reserved before its signature is checked, so that the same bytes submitted twice at
 //! once cost one check.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -45,8 +48,8 @@ pub struct Mempool {
 struct State {
     queue: VecDeque<Verified<Admitted>>,
     queue_bytes: usize,
-    /// Reserved, queued, or in a batch of ours that is not committed.
-    ids: HashSet<TxId>,
+    /// Reserved, queued, or in a batch of ours that is not committed; with the time of admission.
+    ids: HashMap<TxId, Instant>,
     /// Reserved and not yet queued or released.
     reserved: usize,
     /// Own batches not yet ordered.
@@ -67,9 +70,10 @@ impl Mempool {
             let retry_after_ms = limits::BUSY_RETRY_MS;
             return Err(Refusal::Busy { what: "the mempool", retry_after_ms });
         }
-        if !state.ids.insert(tx.id()) {
-            return Err(Refusal::Duplicate(tx.id()));
-        }
+        match state.ids.entry(tx.id()) {
+            Entry::Occupied(_) => return Err(Refusal::Duplicate(tx.id())),
+            Entry::Vacant(place) => place.insert(Instant::now()),
+        };
         state.reserved += 1;
         Ok(())
     }
@@ -77,7 +81,7 @@ impl Mempool {
     /// Gives a reserved place back.
     pub fn release(&self, id: &TxId) {
         let mut state = self.lock();
-        if state.ids.remove(id) {
+        if state.ids.remove(id).is_some() {
             state.reserved -= 1;
         }
     }
@@ -114,19 +118,19 @@ impl Mempool {
         }
     }
 
-    /// Transactions are in a block: their ids are the ledger's now.
-    pub fn committed<'a>(&self, ids: impl Iterator<Item = &'a TxId>) {
+    /// Transactions are in a block: their ids are the ledger's now. Returns when those that were
+    /// admitted here were.
+    pub fn committed<'a>(&self, ids: impl Iterator<Item = &'a TxId>) -> Vec<Instant> {
         let mut state = self.lock();
-        for id in ids {
-            state.ids.remove(id);
-        }
+        ids.filter_map(|id| state.ids.remove(id)).collect()
     }
 
     /// A batch of ours found in the log after a restart counts as waiting.
     pub fn recovered(&self, batch: &Batch) {
         let mut state = self.lock();
         state.outstanding.insert(batch.id());
-        state.ids.extend(batch.transactions().iter().map(Transaction::id));
+        let now = Instant::now();
+        state.ids.extend(batch.transactions().iter().map(|tx| (tx.id(), now)));
     }
 
     /// Ends `next_batch` and refuses what comes.

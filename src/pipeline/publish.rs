@@ -16,6 +16,8 @@ use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
 use crate::pipeline::mempool::Mempool;
 use crate::pipeline::refusal::Refusal;
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::types::block::Block;
 use crate::types::ids::Height;
 use crate::types::ids::TxId;
@@ -48,6 +50,7 @@ pub struct Located {
 pub struct Publisher {
     ledger: Arc<Ledger>,
     mempool: Arc<Mempool>,
+    metrics: Arc<Metrics>,
     waiting: Mutex<HashMap<TxId, Vec<oneshot::Sender<Located>>>>,
     recent: Mutex<VecDeque<Arc<Committed>>>,
     height: watch::Sender<Height>,
@@ -55,16 +58,18 @@ pub struct Publisher {
 
 impl Publisher {
     /// A station that starts at the ledger's tip.
-    pub fn new(ledger: Arc<Ledger>, mempool: Arc<Mempool>) -> Self {
+    pub fn new(ledger: Arc<Ledger>, mempool: Arc<Mempool>, metrics: Arc<Metrics>) -> Self {
         let (height, _) = watch::channel(ledger.tip().height);
         let (waiting, recent) = (Mutex::default(), Mutex::default());
-        Self { ledger, mempool, waiting, recent, height }
+        Self { ledger, mempool, metrics, waiting, recent, height }
     }
 
     /// Announces a durable block.
     pub fn publish(&self, block: Block, result: BlockResult) {
         let height = block.header.height;
-        self.mempool.committed(result.receipts.iter().map(|r| &r.tx));
+        for admitted in self.mempool.committed(result.receipts.iter().map(|r| &r.tx)) {
+            metrics::observe(&self.metrics.commit_seconds, admitted.elapsed());
+        }
         let committed = Arc::new(Committed { block, result });
         self.answer_waiting(&committed);
         let mut recent = self.recent.lock().expect("no holder of this lock panics");

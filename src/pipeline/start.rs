@@ -14,6 +14,7 @@
 //!
 //! A station that fails calls `fatal` once: the process must stop, since a write may be half done.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -39,6 +40,7 @@ use crate::network::Transport;
 use crate::pipeline::admit::Admission;
 use crate::pipeline::catch_up::CatchUp;
 use crate::pipeline::catch_up::CatchUpInput;
+use crate::pipeline::commit;
 use crate::pipeline::commit::Commit;
 use crate::pipeline::execute::Executor;
 use crate::pipeline::execute::station::ExecuteStation;
@@ -128,6 +130,7 @@ pub struct Pipeline {
     pub inbox: Arc<dyn Inbox>,
     order: Sender<OrderInput>,
     catch_up: Sender<CatchUpInput>,
+    store: Sender<Infallible>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -168,6 +171,9 @@ impl Pipeline {
         let commit =
             Commit { ledger: ledger.clone(), chain, publisher, order: order_hears, metrics };
         stations.fallible("commit", move || commit.run(&finished_inputs))?;
+        let (store, store_ends) = bounded(1);
+        let to_sync = ledger.clone();
+        stations.fallible("store-sync", move || commit::sync_store(&to_sync, &store_ends))?;
         let follower = CatchUp::new(ledger.clone(), shared.transport.clone(), verification, work);
         stations.plain("catch-up", move || follower.run(&catch_up_inputs))?;
         let inbox = Arc::new(Intake {
@@ -180,7 +186,7 @@ impl Pipeline {
             metrics: shared.metrics.clone(),
         });
         let handle = Handle(shared);
-        Ok(Self { handle, inbox, order, catch_up, threads: stations.threads })
+        Ok(Self { handle, inbox, order, catch_up, store, threads: stations.threads })
     }
 
     /// Stops the stations in the order of the line and waits for them. What is durable stays
@@ -189,8 +195,8 @@ impl Pipeline {
         self.handle.0.mempool.stop();
         let _ = self.order.send(OrderInput::Stop);
         let _ = self.catch_up.send(CatchUpInput::Stop);
-        let Self { handle, inbox, order, catch_up, threads } = self;
-        drop((handle, inbox, order, catch_up));
+        let Self { handle, inbox, order, catch_up, store, threads } = self;
+        drop((handle, inbox, order, catch_up, store));
         for thread in threads {
             let _ = thread.join();
         }
@@ -224,7 +230,7 @@ fn share(parts: &Parts, verification: &Arc<Verification>) -> Arc<Shared> {
         genesis: parts.genesis.clone(),
         chain,
         me: parts.seat.as_ref().map(|seat| seat.me),
-        publisher: Arc::new(Publisher::new(ledger.clone(), mempool.clone())),
+        publisher: Arc::new(Publisher::new(ledger.clone(), mempool.clone(), parts.metrics.clone())),
         ledger,
         directory,
         contracts: parts.contracts.clone(),

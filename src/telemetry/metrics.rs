@@ -1,7 +1,7 @@
 //! Everything a node counts, as one plain struct that stations hold by `Arc`.
 //!
 //! Fields are atomics: counting costs nanoseconds and never blocks; histograms take a short lock
-//! and are meant for events per block or per sync, not per transaction. Label values are static
+//! of some tens of nanoseconds. Label values are static
 //! strings of this program, so no peer or client can blow up the number of series. `render` gives
 //! the OpenMetrics text that Prometheus reads; names start with `obelisk_`, counters end with
 //! `_total`, units are seconds and bytes.
@@ -79,6 +79,8 @@ pub struct Metrics {
     pub network_messages_dropped: Counter,
     /// Time from admission to the committed receipt, seconds.
     pub commit_seconds: Histogram,
+    /// Time to make a group of blocks durable and apply it, seconds.
+    pub ledger_seconds: Histogram,
     /// Time to execute one block, seconds.
     pub execute_seconds: Histogram,
     /// Transactions per committed block.
@@ -129,6 +131,7 @@ impl Metrics {
             peers_connected: Gauge::default(),
             network_messages_dropped: Counter::default(),
             commit_seconds: seconds(),
+            ledger_seconds: seconds(),
             execute_seconds: seconds(),
             block_transactions: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
             refused: Family::default(),
@@ -210,6 +213,11 @@ impl Metrics {
             "commit_seconds",
             "From admission to the committed receipt",
             self.commit_seconds.clone(),
+        );
+        r.register(
+            "ledger_seconds",
+            "Tree, block files with their sync, and store of one group of blocks",
+            self.ledger_seconds.clone(),
         );
         r.register("execute_seconds", "Execution of one block", self.execute_seconds.clone());
         r.register(

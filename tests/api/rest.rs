@@ -154,7 +154,25 @@ async fn life_of_a_transaction() {
     let metrics = node.rest(Some(Role::Client), "GET", "/metrics", "").await;
     let text = String::from_utf8_lossy(&metrics.body).into_owned();
     assert_eq!(metrics.headers["x-content-type-options"], "nosniff");
-    assert!(text.contains("obelisk_transactions_admitted_total"), "{text}");
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name} is missing in:\n{text}"))[name.len()..]
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    let height = chain["height"].as_f64().unwrap();
+    for name in
+        ["transactions_admitted_total", "transactions_committed_total", "commit_seconds_count"]
+    {
+        assert!(value(&format!("obelisk_{name}")) >= 3.0, "{name}:\n{text}");
+    }
+    for name in ["signatures_checked_total", "signatures_made_total", "batches_authored_total"] {
+        assert!(value(&format!("obelisk_{name}")) > 0.0, "{name}:\n{text}");
+    }
+    for name in ["blocks_committed_total", "ledger_height", "execute_seconds_count"] {
+        assert_eq!(value(&format!("obelisk_{name}")), height, "{name}");
+    }
 }
 
 /// A failed transaction keeps its receipt with the contract's own words; raw bytes are taken as
