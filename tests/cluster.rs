@@ -34,11 +34,23 @@ pub struct Cluster {
     pub network: Network,
     ports: Vec<[u16; 3]>,
     nodes: Vec<Option<Node>>,
+    more: String,
 }
 
 impl Cluster {
     /// Makes and starts a network of `validators`.
     pub fn start(validators: usize, algorithm: Algorithm, consensus: &str) -> Self {
+        Self::start_with(validators, algorithm, consensus, |_, _| String::new())
+    }
+
+    /// The same; `prepare` gets the consortium before nodes start and returns what every node's
+    /// configuration says besides.
+    pub fn start_with(
+        validators: usize,
+        algorithm: Algorithm,
+        consensus: &str,
+        prepare: impl FnOnce(&Consortium, &std::path::Path) -> String,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let crypto = Arc::new(Crypto::portable());
         let mut spec = Spec::local("test", validators, algorithm, 1_700_000_000_000);
@@ -50,7 +62,8 @@ impl Cluster {
         let network = Network::new(genesis, crypto).unwrap();
         let ports = (0..validators).map(|_| free_ports()).collect();
         let nodes = (0..validators).map(|_| None).collect();
-        let mut cluster = Self { directory, consortium, runtime, network, ports, nodes };
+        let more = prepare(&consortium, directory.path());
+        let mut cluster = Self { directory, consortium, runtime, network, ports, nodes, more };
         (0..validators).for_each(|i| cluster.start_node(i));
         cluster
     }
@@ -96,8 +109,8 @@ impl Cluster {
             "[node]\nrole = \"validator\"\ndata = \"data{i}\"\nidentity = {:?}\ngenesis = {:?}\n\
              [network]\nlisten = \"127.0.0.1:{peer}\"\n{peers}\
              [api]\nrest = \"\"\nrest_plain = \"127.0.0.1:{rest}\"\ngrpc = \"127.0.0.1:{grpc}\"\nopen = true\n\
-             [storage]\nengine = \"{engine}\"\n[crypto]\nverify_threads = 1\n",
-            validators[i].folder, self.consortium.genesis_path,
+             [storage]\nengine = \"{engine}\"\n[crypto]\nverify_threads = 1\n{}",
+            validators[i].folder, self.consortium.genesis_path, self.more,
         );
         Config::parse(&text, &self.directory.path().join("node.toml")).unwrap()
     }

@@ -15,5 +15,7 @@ mod demo;
 mod execution;
 mod guard;
 mod ledger;
+#[cfg(feature = "cli")]
+mod signer;
 mod simulation;
 mod tidy;

@@ -201,7 +201,7 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
     })?;
     let root = authority.root().der.clone();
     let roots = roots(issue, &authority)?;
-    let pair = |certificate, key| KeyPair { certificate, key, folder: PathBuf::new() };
+    let pair = |certificate, key| KeyPair { certificate, key: Some(key), folder: PathBuf::new() };
     let tls = Some(pair(tls, tls_key));
     Msp { enrolment: pair(enrolment.clone(), enrolment_key), root, roots, tls }
         .store(&issue.out)

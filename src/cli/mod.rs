@@ -28,6 +28,7 @@ pub mod network;
 mod node;
 pub mod output;
 pub mod profile;
+mod signer;
 mod sim;
 mod state;
 mod tx;
@@ -80,6 +81,8 @@ pub struct Global {
 enum Command {
     /// Run a node
     Node(node::Arguments),
+    /// Run the process that holds keys
+    Signer(signer::Arguments),
     /// Make a network, look at it
     #[command(subcommand)]
     Network(network::Command),
@@ -120,6 +123,7 @@ impl Command {
     fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Node(arguments) => node::run(arguments, context),
+            Self::Signer(arguments) => signer::run(arguments, context),
             Self::Network(command) => network::run(command, context),
             Self::Chaincode(command) => chaincode::run(command, context),
             Self::Tx(command) => tx::run(command, context),

@@ -15,6 +15,7 @@ use crate::cli::link::Link;
 use crate::cli::link::Who;
 use crate::cli::output::Cell;
 use crate::membership::consortium;
+use crate::node::config::SignerMode;
 use crate::types::digest::Digest;
 use crate::types::genesis::Genesis;
 use crate::types::signature::Algorithm;
@@ -44,6 +45,9 @@ pub enum Command {
         /// Address that nodes listen on and that certificates name
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
         host: String,
+        /// Where validators' keys are used: embedded in the node, or in a process of its own
+        #[arg(long, value_name = "MODE", default_value = "embedded", value_parser = signer_mode)]
+        signer: SignerMode,
     },
     /// Ask every node of the profile where it stands
     Status,
@@ -59,9 +63,26 @@ pub enum Command {
 
 pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::Create { out, validators, algorithm, base_port, name, consensus, host } => {
-            let plan =
-                create::Plan { out, validators, algorithm, base_port, name, consensus, host };
+        Command::Create {
+            out,
+            validators,
+            algorithm,
+            base_port,
+            name,
+            consensus,
+            host,
+            signer,
+        } => {
+            let plan = create::Plan {
+                out,
+                validators,
+                algorithm,
+                base_port,
+                name,
+                consensus,
+                host,
+                signer,
+            };
             create(&plan, context)
         }
         Command::Status => status(context),
@@ -84,6 +105,13 @@ fn create(plan: &create::Plan, context: &Context) -> Result<(), Failure> {
         ("nodes", texts(&made.nodes)),
     ]);
     if let Some(node) = made.nodes.first() {
+        if plan.signer == SignerMode::Process {
+            let signer = node.with_file_name("signer.toml");
+            context.output.note(&format!(
+                "\nStart each signer first:  obelisk signer --config {}",
+                signer.display()
+            ));
+        }
         context.output.note(&format!(
             "\nStart each node with:  obelisk node --config {}\nThen ask:  obelisk network \
              status --network {}",
@@ -204,6 +232,14 @@ fn peers(context: &Context) -> Result<(), Failure> {
 
 fn quorum(genesis: &Genesis) -> u64 {
     genesis.replicas.quorum() as u64
+}
+
+fn signer_mode(text: &str) -> Result<SignerMode, String> {
+    match text {
+        "embedded" => Ok(SignerMode::Embedded),
+        "process" => Ok(SignerMode::Process),
+        _ => Err("known are embedded and process".to_owned()),
+    }
 }
 
 /// An algorithm by name.

@@ -23,6 +23,7 @@ use crate::membership::msp::Msp;
 use crate::node::config::Config;
 use crate::node::config::ConfigError;
 use crate::node::config::NodeRole;
+use crate::node::config::SignerMode;
 use crate::storage;
 use crate::telemetry::log;
 use crate::telemetry::log::Format;
@@ -104,12 +105,19 @@ fn examine(path: &Path) -> Result<Examined, Failure> {
     let crypto = Arc::new(Crypto::portable());
     let msp = Msp::load(&config.node.identity)
         .map_err(|error| Failure::of(Exit::Usage, &error, IDENTITY_FIX))?;
+    let elsewhere = config.signer.mode == SignerMode::Process;
     let identity = vouched(&genesis, &crypto, &msp.enrolment, Purpose::Enrolment)?;
+    if !elsewhere && config.node.role == NodeRole::Validator {
+        check_key(&crypto, &msp.enrolment)?;
+    }
     let Some(tls) = &msp.tls else {
         let cause = format!("{} has no tls folder", config.node.identity.display());
         return Err(Failure::usage(cause, "issue the identity again, with a TLS certificate"));
     };
     vouched(&genesis, &crypto, tls, Purpose::Tls)?;
+    if !config.signer.tls {
+        check_key(&crypto, tls)?;
+    }
     let seat = seat(&config, &genesis, &identity)?;
     Ok(Examined { config, genesis, identity, seat })
 }
@@ -163,8 +171,12 @@ fn vouched(
     let identity = directory.identify(&pair.certificate).map_err(|error| usage(&error))?;
     identity.check_purpose(purpose).map_err(|error| usage(&error))?;
     identity.check_valid_at(now_ms()).map_err(|error| usage(&error))?;
-    pair.signing_key(crypto).map_err(|error| usage(&error))?;
     Ok(identity)
+}
+
+fn check_key(crypto: &Crypto, pair: &KeyPair) -> Result<(), Failure> {
+    let checked = pair.signing_key(crypto).map(drop);
+    checked.map_err(|error| Failure::of(Exit::Usage, &error, IDENTITY_FIX))
 }
 
 fn seat(
@@ -201,6 +213,13 @@ fn described(examined: &Examined) -> Vec<(&'static str, Cell)> {
         ("consensus", Cell::text_of(&genesis.consensus)),
         ("identity", Cell::Text(identity.uri())),
         ("seat", Cell::maybe(seat.map(|seat| Cell::Number(seat.0.into())))),
+        (
+            "signer",
+            match config.signer.mode {
+                SignerMode::Embedded => Cell::text_of("embedded"),
+                SignerMode::Process => place(&config.signer.socket),
+            },
+        ),
         ("data", place(&config.node.data)),
         ("storage", Cell::text_of(&config.storage.engine)),
         ("peers listen", Cell::text_of(&config.network.listen)),

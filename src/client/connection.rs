@@ -426,7 +426,7 @@ fn tls_config(
         None => None,
         Some(pair) => {
             let chain = std::slice::from_ref(&pair.certificate);
-            Some(Arc::new(Credentials::new(chain, &pair.key)?))
+            Some(Arc::new(Credentials::new(chain, pair.pkcs8()?)?))
         }
     };
     let roots = Roots::new(network.genesis().organisations.iter().map(|o| &o.root))?;

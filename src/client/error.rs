@@ -3,6 +3,7 @@
 use crate::client::invocation::SignError;
 use crate::client::verify::ProofError;
 use crate::membership::error::MembershipError;
+use crate::membership::msp::MspError;
 #[cfg(feature = "grpc")]
 use crate::types::codec::DecodeError;
 
@@ -29,6 +30,9 @@ pub enum ClientError {
         /// Every cause, outermost first.
         reason: String,
     },
+    /// The identity's folder cannot be used.
+    #[error("the identity cannot be used")]
+    Identity(#[from] MspError),
     /// TLS could not be set up.
     #[cfg(feature = "grpc")]
     #[error("TLS cannot be set up")]

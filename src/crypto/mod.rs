@@ -61,6 +61,11 @@ pub trait SigningKey: Send + Sync {
     /// Signs a message (P-256 hashes it with SHA-256, low s; Ed25519 is pure).
     fn sign(&self, message: &[u8]) -> Result<Signature, CryptoError>;
 
+    /// Signs several messages, in order. A key in a token signs them in parallel sessions.
+    fn sign_many(&self, messages: &[&[u8]]) -> Vec<Result<Signature, CryptoError>> {
+        messages.iter().map(|message| self.sign(message)).collect()
+    }
+
     /// The public half.
     fn public_key(&self) -> &PublicKey;
 }

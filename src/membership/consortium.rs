@@ -345,7 +345,7 @@ impl Made {
 }
 
 fn new_pair(certificate: Bytes, key: Zeroizing<Vec<u8>>) -> KeyPair {
-    KeyPair { certificate, key, folder: PathBuf::new() }
+    KeyPair { certificate, key: Some(key), folder: PathBuf::new() }
 }
 
 /// Makes an organisation's authority and its folder.

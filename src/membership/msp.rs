@@ -3,7 +3,7 @@
 //! ```text
 //! <folder>/                      0700
 //!   cert.pem                     enrolment certificate
-//!   key.pem                      its private key, PKCS#8, 0600
+//!   key.pem                      its private key, PKCS#8, 0600; absent where the signer holds it
 //!   root.pem                     root of the own organisation
 //!   roots/<organisation>.pem     roots of all members, for tools; nodes trust the genesis document
 //!   tls/cert.pem  tls/key.pem    TLS certificate and key, where the member connects
@@ -59,8 +59,8 @@ pub struct Msp {
 pub struct KeyPair {
     /// DER.
     pub certificate: Bytes,
-    /// PKCS#8 DER.
-    pub key: Zeroizing<Vec<u8>>,
+    /// PKCS#8 DER; `None` where the key lives elsewhere: in a token, or with the signer.
+    pub key: Option<Zeroizing<Vec<u8>>>,
     /// The folder it was read from, for error messages; empty for a new one.
     pub folder: PathBuf,
 }
@@ -92,6 +92,12 @@ pub enum MspError {
     /// The key cannot be loaded.
     #[error("the private key {path} is not usable")]
     Key { path: PathBuf, source: CryptoError },
+    /// The key is not in the folder.
+    #[error(
+        "{path} is not there: the private key lives elsewhere, in a token or with the signer; set \
+         signer.mode = \"process\" for a validator, or name a folder with its key"
+    )]
+    Elsewhere { path: PathBuf },
     /// The key belongs to another certificate.
     #[error("the private key {path} does not belong to the certificate beside it; restore both")]
     Mismatch { path: PathBuf },
@@ -140,16 +146,19 @@ impl Msp {
 }
 
 impl KeyPair {
-    /// Reads `cert.pem` and `key.pem` of a folder.
+    /// Reads `cert.pem` and, where it is there, `key.pem` of a folder.
     pub fn load(folder: &Path) -> Result<Self, MspError> {
         let certificate = read_certificate(&folder.join("cert.pem"))?;
-        let key = read_key(&folder.join("key.pem"))?;
+        let path = folder.join("key.pem");
+        let key = if path.exists() { Some(read_key(&path)?) } else { None };
         Ok(Self { certificate, key, folder: folder.to_owned() })
     }
 
-    /// Writes `cert.pem` and `key.pem` into a folder.
+    /// Writes `cert.pem` and, where the key is here, `key.pem` into a folder.
     pub fn store(&self, folder: &Path) -> Result<(), MspError> {
-        write_key(&folder.join("key.pem"), &self.key)?;
+        if let Some(key) = &self.key {
+            write_key(&folder.join("key.pem"), key)?;
+        }
         write_certificate(&folder.join("cert.pem"), &self.certificate)
     }
 
@@ -158,16 +167,23 @@ impl KeyPair {
         Identity::claimed(&certificate::parse(&self.certificate)?, self.certificate.clone())
     }
 
+    /// The key, PKCS#8 DER; refuses where it lives elsewhere.
+    pub fn pkcs8(&self) -> Result<&[u8], MspError> {
+        let path = self.folder.join("key.pem");
+        self.key.as_deref().map(Vec::as_slice).ok_or(MspError::Elsewhere { path })
+    }
+
     /// The key, ready to sign; it must be the one that the certificate names.
     pub fn signing_key(&self, crypto: &Crypto) -> Result<Arc<dyn SigningKey>, MspError> {
         let path = self.folder.join("key.pem");
+        let pkcs8 = self.pkcs8()?;
         let named = match certificate::parse(&self.certificate) {
             Ok(certificate) => certificate.key,
             Err(source) => {
                 return Err(MspError::Certificate { path: self.folder.join("cert.pem"), source });
             }
         };
-        let key = match crypto.load(named.algorithm(), &self.key) {
+        let key = match crypto.load(named.algorithm(), pkcs8) {
             Ok(key) => key,
             Err(source) => return Err(MspError::Key { path, source }),
         };

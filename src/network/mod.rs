@@ -22,6 +22,8 @@ pub mod grpc;
 pub mod peers;
 #[cfg(feature = "grpc")]
 pub mod tls;
+#[cfg(feature = "grpc")]
+pub mod tls_key;
 
 use bytes::Bytes;
 

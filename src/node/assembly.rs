@@ -6,6 +6,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
 
@@ -34,19 +35,27 @@ use crate::network::peers::PeerAddress;
 use crate::network::recognise;
 use crate::network::tls::Credentials;
 use crate::network::tls::Roots;
+use crate::network::tls_key::TlsKey;
 use crate::node::config::ApiSection;
 use crate::node::config::Config;
 use crate::node::config::NodeRole;
+use crate::node::config::SignerMode;
+use crate::node::users;
 use crate::pipeline::handle::Handle;
 use crate::pipeline::start::Fatal;
 use crate::pipeline::start::Parts;
 use crate::pipeline::start::Pipeline;
 use crate::pipeline::start::Seat;
+use crate::signer::Signer;
 use crate::signer::embedded::EmbeddedSigner;
+use crate::signer::remote::Place;
+use crate::signer::remote::RemoteKey;
+use crate::signer::remote::RemoteSigner;
 use crate::storage;
 use crate::storage::RocksSizing;
 use crate::telemetry::metrics::Metrics;
 use crate::types::genesis::Genesis;
+use crate::types::ids::ChainId;
 use crate::types::limits;
 
 /// Why a node did not start; the text names cause and fix.
@@ -193,8 +202,7 @@ fn seat(
             genesis.network
         ))
     })?;
-    let key = msp.enrolment.signing_key(crypto).map_err(refused)?;
-    if genesis.replicas.get(me).is_none_or(|replica| replica.key != *key.public_key()) {
+    if genesis.replicas.get(me).is_none_or(|replica| replica.key != identity.key) {
         return Err(StartError(format!(
             "the key of {organisation}/{name} is not the one the genesis document names; use the \
              identity folder that was made with this network"
@@ -204,13 +212,41 @@ fn seat(
     std::fs::create_dir_all(&directory)
         .map_err(|error| StartError(format!("cannot make {}: {error}", directory.display())))?;
     let has_signed = directory.join("order.0").exists() || ledger.tip().height.0 > 0;
+    let chain = genesis.chain_id();
+    let signer: Arc<dyn Signer> = match config.signer.mode {
+        SignerMode::Embedded => embedded(config, chain, msp, crypto, has_signed)?,
+        SignerMode::Process => {
+            let place = signer_place(config)?;
+            let key = identity.key;
+            Arc::new(RemoteSigner::open(place, chain, key, has_signed).map_err(refused)?)
+        }
+    };
+    Ok(Some(Seat { me, signer, directory, tuning: config.tuning() }))
+}
+
+/// The guard and the key of the identity's folder, in this process.
+fn embedded(
+    config: &Config,
+    chain: ChainId,
+    msp: &Msp,
+    crypto: &Crypto,
+    has_signed: bool,
+) -> Result<Arc<dyn Signer>, StartError> {
+    let key = msp.enrolment.signing_key(crypto).map_err(refused)?;
     let guard = config.node.data.join("guard");
     std::fs::create_dir_all(&guard)
         .map_err(|error| StartError(format!("cannot make {}: {error}", guard.display())))?;
-    let path = guard.join("slots.log");
-    let signer = EmbeddedSigner::start(&path, genesis.chain_id(), key, has_signed);
-    let signer = Arc::new(signer.map_err(refused)?);
-    Ok(Some(Seat { me, signer, directory, tuning: config.tuning() }))
+    let signer = EmbeddedSigner::start(&guard.join("slots.log"), chain, key, has_signed);
+    Ok(Arc::new(signer.map_err(refused)?))
+}
+
+/// Where the signer process is.
+fn signer_place(config: &Config) -> Result<Place, StartError> {
+    let section = &config.signer;
+    let user = users::id_of(&section.user)
+        .map_err(|reason| StartError(format!("signer.user: {reason}")))?;
+    let deadline = Duration::from_millis(section.deadline_ms);
+    Ok(Place { socket: section.socket.clone(), user, deadline })
 }
 
 fn network(
@@ -256,7 +292,15 @@ fn tls_identity(config: &Config, genesis: &Genesis, msp: &Msp) -> Result<TlsIden
         StartError(format!("{folder} has no tls folder; a node needs a TLS certificate"))
     })?;
     let chain = std::slice::from_ref(&tls.certificate);
-    let credentials = Arc::new(Credentials::new(chain, &tls.key).map_err(refused)?);
+    let credentials = match config.signer.tls {
+        false => Credentials::new(chain, tls.pkcs8().map_err(refused)?).map_err(refused)?,
+        true => {
+            let key = tls.identity().map_err(refused)?.key;
+            let key = RemoteKey::new(signer_place(config)?, key).map_err(refused)?;
+            Credentials::with_key(chain, Arc::new(TlsKey::new(Arc::new(key))))
+        }
+    };
+    let credentials = Arc::new(credentials);
     let roots = Roots::new(genesis.organisations.iter().map(|o| &o.root)).map_err(refused)?;
     Ok(TlsIdentity { credentials, roots })
 }

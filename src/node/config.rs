@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::consensus::Tuning;
+use crate::types::limits;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ pub struct Config {
     /// Listeners for clients.
     #[serde(default)]
     pub api: ApiSection,
+    /// Where the validator's key is.
+    #[serde(default)]
+    pub signer: SignerSection,
     /// Crypto providers.
     #[serde(default)]
     pub crypto: CryptoSection,
@@ -112,6 +116,32 @@ pub struct ApiSection {
     pub open: bool,
 }
 
+/// Where keys are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignerMode {
+    /// In this process, from the identity's folder.
+    Embedded,
+    /// In the process `obelisk signer`.
+    Process,
+}
+
+/// Where the validator's key is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignerSection {
+    /// In this process or in another.
+    pub mode: SignerMode,
+    /// The signer's socket, in mode `process`.
+    pub socket: PathBuf,
+    /// The user the signer runs under, by name or number; empty is this process's user.
+    pub user: String,
+    /// Time one request to the signer may take, milliseconds.
+    pub deadline_ms: u64,
+    /// The signer holds the TLS key too.
+    pub tls: bool,
+}
+
 /// Crypto providers: `auto`, or a row of the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -173,6 +203,18 @@ impl Default for ApiSection {
     }
 }
 
+impl Default for SignerSection {
+    fn default() -> Self {
+        Self {
+            mode: SignerMode::Embedded,
+            socket: PathBuf::new(),
+            user: String::new(),
+            deadline_ms: limits::SIGNER_DEADLINE_MS,
+            tls: false,
+        }
+    }
+}
+
 impl Default for CryptoSection {
     fn default() -> Self {
         let auto = || "auto".to_owned();
@@ -225,6 +267,10 @@ impl Config {
             if place.is_relative() {
                 *place = base.join(&*place);
             }
+        }
+        let socket = &mut config.signer.socket;
+        if socket.is_relative() && !socket.as_os_str().is_empty() {
+            *socket = base.join(&*socket);
         }
         config.check(path)?;
         Ok(config)
@@ -282,6 +328,17 @@ impl Config {
             let reason = "must not be below request_timeout_ms and view_change_timeout_ms".into();
             return refuse("consensus.timeout_ms_max", reason);
         }
+        if self.signer.mode == SignerMode::Process && self.signer.socket.as_os_str().is_empty() {
+            let reason = "is empty; name the socket of the signer's configuration".into();
+            return refuse("signer.socket", reason);
+        }
+        if self.signer.tls && self.signer.mode == SignerMode::Embedded {
+            return refuse("signer.tls", "needs signer.mode = \"process\"".into());
+        }
+        if !(1..=SIGNER_DEADLINE_MS_MAX).contains(&self.signer.deadline_ms) {
+            let reason = format!("must be 1 to {SIGNER_DEADLINE_MS_MAX}");
+            return refuse("signer.deadline_ms", reason);
+        }
         if !matches!(self.log.format.as_str(), "text" | "json") {
             return refuse("log.format", format!("{:?} is neither text nor json", self.log.format));
         }
@@ -295,7 +352,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// The parser's message, with the nearest known key where one was unknown.
-fn with_suggestion(error: &impl fmt::Display) -> String {
+pub(crate) fn with_suggestion(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text.trim_end();
     let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
@@ -327,6 +384,9 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+/// A vote that takes a minute is of no use to anybody.
+const SIGNER_DEADLINE_MS_MAX: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {
@@ -374,5 +434,7 @@ mod tests {
         assert!(text.contains("consensus.in_flight_max"), "{text}");
         let text = refusal(&format!("{GOOD}\n[log]\nformat = \"xml\"\n"));
         assert!(text.contains("neither text nor json"), "{text}");
+        let text = refusal(&format!("{GOOD}\n[signer]\nmode = \"process\"\n"));
+        assert!(text.contains("signer.socket"), "{text}");
     }
 }

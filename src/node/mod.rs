@@ -1,10 +1,13 @@
 //! Floor 6: a node, put together from its configuration.
 //!
 //! `config` is the file an operator writes, `assembly` wires every part, top to bottom, `lifecycle`
-//! runs it until a signal or a failure ends it.
+//! runs it until a signal or a failure ends it. `signer` does the same for the process that holds
+//! the keys.
 
 #[cfg(feature = "rest")]
 pub mod assembly;
 pub mod config;
 #[cfg(all(feature = "rest", feature = "cli"))]
 pub mod lifecycle;
+pub mod signer;
+pub mod users;

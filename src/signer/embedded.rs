@@ -12,6 +12,7 @@ use crate::crypto::SigningKey;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
+use crate::signer::guard::ClearedToSign;
 use crate::signer::guard::GuardError;
 use crate::signer::guard::SlotGuard;
 use crate::types::ids::ChainId;
@@ -46,6 +47,20 @@ impl EmbeddedSigner {
         let guard = SlotGuard::open_or_create(path, chain, key.public_key(), has_signed)?;
         Ok(Self { guard: Mutex::new(guard), key })
     }
+
+    /// What tells the guard's log from others: identity and fencing epoch.
+    pub fn guard_identity(&self) -> Result<([u8; 16], u64), SignError> {
+        let guard = self.guard.lock().map_err(|_| interrupted())?;
+        Ok((guard.identity(), guard.fencing_epoch()))
+    }
+
+    /// Why nothing is signed any more, where the guard's log failed: the process must stop.
+    pub fn failure(&self) -> Option<String> {
+        match self.guard.lock() {
+            Ok(guard) => guard.failure().map(str::to_owned),
+            Err(_) => Some(interrupted().to_string()),
+        }
+    }
 }
 
 impl Signer for EmbeddedSigner {
@@ -54,7 +69,7 @@ impl Signer for EmbeddedSigner {
             Ok(mut guard) => guard.clear(requests),
             Err(_) => return requests.iter().map(|_| Err(interrupted())).collect(),
         };
-        cleared.into_iter().map(|cleared| cleared?.sign(self.key.as_ref())).collect()
+        ClearedToSign::sign_all(cleared, self.key.as_ref())
     }
 
     fn public_key(&self) -> &PublicKey {

@@ -67,9 +67,18 @@ pub struct ClearedToSign {
 }
 
 impl ClearedToSign {
-    /// Signs the text.
-    pub fn sign(self, key: &dyn SigningKey) -> Result<Signature, SignError> {
-        key.sign(&self.text).map_err(|error| SignError::Key { reason: error.to_string() })
+    /// Signs the texts that were cleared; the others keep their refusals.
+    pub fn sign_all(
+        cleared: Vec<Result<Self, SignError>>,
+        key: &dyn SigningKey,
+    ) -> Vec<Result<Signature, SignError>> {
+        let texts: Vec<&[u8]> = cleared.iter().flatten().map(|one| &one.text[..]).collect();
+        let mut signed = key.sign_many(&texts).into_iter();
+        let mut sign = || match signed.next() {
+            Some(result) => result.map_err(|error| SignError::Key { reason: error.to_string() }),
+            None => Err(SignError::Key { reason: "it returned too few signatures".to_owned() }),
+        };
+        cleared.into_iter().map(|one| one.and_then(|_| sign())).collect()
     }
 }
 
@@ -314,6 +323,11 @@ impl SlotGuard {
     /// True where no slot is held.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Why nothing is cleared any more, where a write failed.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
     }
 
     /// True where this guard was made for that key.

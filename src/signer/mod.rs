@@ -9,11 +9,20 @@
 //! SignRequest -> SlotGuard::clear (append, one sync) -> ClearedToSign -> key -> Signature
 //! ```
 //!
+//! `embedded` runs this inside the node; with `obelisk signer` it is a process of its own, which
+//! `server` serves over a local socket (`socket`, `wire`) and `remote` asks.
+//!
 //! Failure: a refused request harms no other request; a guard that cannot record refuses everything
 //! from then on and the process must stop (`SignError::Guard`).
 
 pub mod embedded;
 pub mod guard;
+pub mod keyring;
+pub mod queue;
+pub mod remote;
+pub mod server;
+pub mod socket;
+pub mod wire;
 
 use bytes::Bytes;
 
@@ -49,7 +58,7 @@ pub enum SignError {
     /// The guard's record could not be made durable, or is damaged: the process must stop.
     #[error("the signer's guard cannot record: {reason}")]
     Guard { reason: String },
-    /// The key cannot be used now.
+    /// The key cannot be used now; asking again for the same text later is safe.
     #[error("the signing key is unavailable: {reason}")]
     Key { reason: String },
 }

@@ -266,3 +266,48 @@ pub const STREAM_ANSWERS_MAX: usize = 16;
 /// Reads of the store and queries of contracts under way for clients on one node; each holds a
 /// thread, and beyond it a caller is told "busy".
 pub const READS_MAX: usize = 128;
+
+/// Texts of one request to the signer: a replica signs at most a few per sequence number of the
+/// window at once, and the guard appends no more.
+pub const SIGNER_TEXTS_MAX: usize = GUARD_APPEND_RECORDS_MAX;
+/// A TLS handshake text that the signer signs, bytes: TLS 1.3 signs 64 spaces, a label and a hash.
+pub const SIGNER_HANDSHAKE_BYTES_MAX: usize = 512;
+/// The signer's status, bytes of JSON.
+pub const SIGNER_STATUS_BYTES_MAX: usize = 1024 * 1024;
+/// Requests waiting in one lane of the signer; each caller waits for its answer, so connections
+/// bound it anyway.
+pub const SIGNER_QUEUE_MAX: usize = 256;
+/// Connections to one signer: two per validator and some tools.
+pub const SIGNER_CONNECTIONS_MAX: usize = 128;
+/// Threads that answer requests in the signer.
+pub const SIGNER_WORKERS_MAX: usize = 64;
+/// Requests of one node waiting for the signer; more are refused at once.
+pub const SIGNER_REQUESTS_WAITING_MAX: usize = 256;
+/// A request waits for the signer at most this long, milliseconds, unless configured.
+pub const SIGNER_DEADLINE_MS: u64 = 2_000;
+/// A starting node waits for its signer this long, milliseconds; then it stops and says so.
+pub const SIGNER_START_MS: u64 = 30_000;
+/// Longest pause between two attempts to reach the signer, milliseconds.
+pub const SIGNER_RECONNECT_MS_MAX: u64 = 1_000;
+/// Messages that the signer did not sign and that wait to be asked again; older ones are dropped,
+/// as if lost on the network.
+pub const UNSIGNED_MESSAGES_MAX: usize = 1024;
+
+/// Sessions of a token that sign in parallel, unless configured.
+pub const TOKEN_SESSIONS: usize = 4;
+/// Sessions of a token at most; small devices have 16 in all.
+pub const TOKEN_SESSIONS_MAX: usize = 256;
+/// One signature of a token, all rungs of the ladder included, milliseconds, unless configured.
+pub const TOKEN_DEADLINE_MS: u64 = 1_500;
+/// Signatures waiting for a session of one token.
+pub const TOKEN_JOBS_MAX: usize = 4096;
+/// Threads of one token that may hang in calls of its module; one more ends the process.
+pub const TOKEN_WORKERS_LOST_MAX: usize = 2;
+/// Longest pause between two reinitialisations of a module, milliseconds.
+pub const TOKEN_REST_MS_MAX: u64 = 5_000;
+/// Keys of one token that are listed.
+pub const TOKEN_KEYS_LISTED_MAX: usize = 1024;
+/// A PIN, bytes.
+pub const PIN_BYTES_MAX: usize = 255;
+/// Library files up to this size are searched for the mark of tracing modules, bytes.
+pub const SPY_SEARCH_BYTES_MAX: u64 = 64 * 1024 * 1024;

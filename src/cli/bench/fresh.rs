@@ -11,6 +11,7 @@ use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::network::create;
 use crate::cli::network::create::Plan;
+use crate::node::config::SignerMode;
 use crate::types::signature::Algorithm;
 
 /// Running validators; killed when dropped.
@@ -36,6 +37,7 @@ impl Fresh {
             name: "bench".into(),
             consensus: create::consensus_for(validators).into(),
             host: "127.0.0.1".into(),
+            signer: SignerMode::Embedded,
         })?;
         let binary =
             std::env::current_exe().map_err(|error| failed("find this program", &error))?;

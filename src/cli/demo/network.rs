@@ -37,6 +37,7 @@ use crate::node::config::NetworkSection;
 use crate::node::config::NodeRole;
 use crate::node::config::NodeSection;
 use crate::node::config::PeerSection;
+use crate::node::config::SignerSection;
 use crate::node::config::StorageSection;
 use crate::types::limits;
 use crate::types::signature::Algorithm;
@@ -175,6 +176,7 @@ fn config(marker: &Marker, i: usize) -> Config {
             grpc: grpc(marker, i),
             open: true,
         },
+        signer: SignerSection::default(),
         crypto: CryptoSection::default(),
         consensus: ConsensusSection::default(),
         storage: StorageSection::default(),

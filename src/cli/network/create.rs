@@ -7,6 +7,11 @@
 //! <out>/<organisation>/client.toml     profile of its client and admin, its own node first
 //! <out>/<organisation>/ca, <role>/..   keys and certificates (`membership::consortium`)
 //! <out>/<organisation>/data            made by the node at its first start
+//!
+//! with `--signer process` also
+//! <out>/<organisation>/signer.toml     configuration of its signer
+//! <out>/<organisation>/signer/         validator.pem, moved here from the validator's folder;
+//!                                      socket and guard, made by the signer
 //! ```
 //!
 //! For demonstration, tests and pilots: one place holds all keys. Validator number i (from 0)
@@ -39,7 +44,13 @@ use crate::node::config::NetworkSection;
 use crate::node::config::NodeRole;
 use crate::node::config::NodeSection;
 use crate::node::config::PeerSection;
+use crate::node::config::SignerMode;
+use crate::node::config::SignerSection;
 use crate::node::config::StorageSection;
+use crate::node::signer::config::KeySection;
+use crate::node::signer::config::ProcessSection;
+use crate::node::signer::config::SignerConfig;
+use crate::node::signer::config::ValidatorSection;
 use crate::types::genesis::Genesis;
 use crate::types::limits;
 use crate::types::signature::Algorithm;
@@ -61,6 +72,8 @@ pub struct Plan {
     pub consensus: String,
     /// Address that nodes listen on.
     pub host: String,
+    /// Where validators' keys are used.
+    pub signer: SignerMode,
 }
 
 /// What was made.
@@ -99,7 +112,10 @@ pub fn make(plan: &Plan) -> Result<Made, Failure> {
     let mut nodes = Vec::new();
     for (i, validator) in validators.iter().enumerate() {
         let folder = plan.out.join(&validator.organisation);
-        let config = config(&folder, i, &validators, &addresses);
+        let mut config = config(&folder, i, &validators, &addresses);
+        if plan.signer == SignerMode::Process {
+            config.signer = hand_over(&folder, validator)?;
+        }
         let path = folder.join("node.toml");
         write(&path, &config.to_toml())?;
         nodes.push(path);
@@ -198,11 +214,37 @@ fn config(folder: &Path, i: usize, validators: &[&Member], addresses: &[Addresse
             grpc: at.grpc.clone(),
             ..ApiSection::default()
         },
+        signer: SignerSection::default(),
         crypto: CryptoSection::default(),
         consensus: ConsensusSection::default(),
         storage: StorageSection::default(),
         log: LogSection::default(),
     }
+}
+
+/// Moves a validator's key to its signer and writes the signer's configuration.
+fn hand_over(folder: &Path, validator: &Member) -> Result<SignerSection, Failure> {
+    let home = folder.join(SIGNER);
+    msp::make_folder(&home)
+        .map_err(|error| Failure::of(Exit::Internal, &error, "check disk space and permissions"))?;
+    let file = Path::new(SIGNER).join("validator.pem");
+    std::fs::rename(validator.folder.join("key.pem"), folder.join(&file)).map_err(|error| {
+        let cause = format!("cannot move the validator's key to {}: {error}", home.display());
+        Failure::new(Exit::Internal, cause, "check disk space and permissions")
+    })?;
+    let config = SignerConfig {
+        signer: ProcessSection::new(Path::new(SIGNER)),
+        validator: vec![ValidatorSection {
+            name: format!("{}/{}", validator.organisation, validator.name),
+            genesis: PathBuf::from("../genesis.bin"),
+            key: KeySection::File { file },
+        }],
+        tls: Vec::new(),
+        log: LogSection::default(),
+    };
+    write(&folder.join("signer.toml"), &config.to_toml())?;
+    let (mode, socket) = (SignerMode::Process, config.signer.socket);
+    Ok(SignerSection { mode, socket, ..SignerSection::default() })
 }
 
 /// A profile that prefers the node `own`; `prefix` leads to its organisation's folder.
@@ -224,6 +266,8 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::of(Exit::Internal, &error, "check disk space and permissions"))
 }
 
+/// Folder of the signer beside the node's.
+const SIGNER: &str = "signer";
 const PORTS_EACH: usize = 10;
 const REST: usize = 0;
 const PEERS: usize = 1;
@@ -243,6 +287,7 @@ mod tests {
             name: "test".into(),
             consensus: "pbft".into(),
             host: "127.0.0.1".into(),
+            signer: SignerMode::Embedded,
         }
     }
 
@@ -262,6 +307,19 @@ mod tests {
             assert!(profile.admin.unwrap().join("key.pem").exists());
             assert_eq!(profile.grpc.len(), 4);
         }
+    }
+
+    /// With a signer process the key lies with the signer, and both files can be read back.
+    #[test]
+    fn keys_move_to_the_signer() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = make(&Plan { signer: SignerMode::Process, ..plan(dir.path(), 1) }).unwrap();
+        let config = Config::load(&made.nodes[0]).unwrap();
+        assert!(!config.node.identity.join("key.pem").exists());
+        let signer = SignerConfig::load(&made.nodes[0].with_file_name("signer.toml")).unwrap();
+        assert_eq!(signer.signer.socket, config.signer.socket);
+        let KeySection::File { file } = &signer.validator[0].key;
+        assert!(file.exists() && signer.validator[0].genesis.exists());
     }
 
     /// What cannot work is refused before a folder is made.

@@ -73,6 +73,7 @@ use crate::types::ids::BatchId;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
+use crate::types::limits;
 use crate::types::signature::Signature;
 use crate::types::verified::Verified;
 use crate::types::vote;
@@ -153,6 +154,8 @@ pub struct Order {
     effects: Vec<Effect>,
     loopback: VecDeque<Envelope>,
     outgoing: Vec<Outgoing>,
+    /// Messages that the signer could not sign; asked again, oldest first.
+    unsigned: VecDeque<Outgoing>,
     dirty: bool,
     /// Delivered and not yet taken by execution; bounded by the core's window.
     backlog: VecDeque<Delivered>,
@@ -179,6 +182,7 @@ impl Order {
             effects: Vec::new(),
             loopback: VecDeque::new(),
             outgoing: Vec::new(),
+            unsigned: VecDeque::new(),
             dirty: false,
             backlog: VecDeque::new(),
             unsettled: BTreeMap::new(),
@@ -228,9 +232,10 @@ impl Order {
     }
 
     fn idle_wait(&self) -> Duration {
-        match self.backlog.is_empty() {
-            true => IDLE_WAIT,
-            false => BACKLOG_WAIT,
+        match (self.backlog.is_empty(), self.unsigned.is_empty()) {
+            (true, true) => IDLE_WAIT,
+            (true, false) => UNSIGNED_WAIT,
+            (false, _) => BACKLOG_WAIT,
         }
     }
 
@@ -421,10 +426,11 @@ impl Order {
             return Err(error);
         }
         self.tell_status();
-        if self.outgoing.is_empty() {
+        if self.outgoing.is_empty() && self.unsigned.is_empty() {
             return Ok(());
         }
-        let outgoing = std::mem::take(&mut self.outgoing);
+        let waited = self.unsigned.len();
+        let outgoing: Vec<_> = self.unsigned.drain(..).chain(self.outgoing.drain(..)).collect();
         let texts: Vec<SignRequest> = outgoing.iter().filter_map(|o| self.request(o)).collect();
         let signer = self.parts.signer.clone();
         let signed = match std::mem::take(&mut self.dirty) {
@@ -446,7 +452,20 @@ impl Order {
                 }
             }
         }
+        match (waited, self.unsigned.len()) {
+            (0, 1..) => tracing::error!("votes wait for the signer and are not cast"),
+            (1.., 0) => tracing::info!(waited, "the votes that waited are signed"),
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// Keeps a message for the signer's return; the oldest gives way, as if lost on the network.
+    fn keep_unsigned(&mut self, to: Option<ReplicaId>, draft: Draft) {
+        if self.unsigned.len() == limits::UNSIGNED_MESSAGES_MAX {
+            self.unsigned.pop_front();
+        }
+        self.unsigned.push_back(Outgoing::Draft { to, draft });
     }
 
     fn request(&self, outgoing: &Outgoing) -> Option<SignRequest> {
@@ -471,6 +490,11 @@ impl Order {
                 signature
             }
             Err(error @ SignError::Guard { .. }) => return Err(OrderError::Signer(error)),
+            Err(SignError::Key { reason }) => {
+                tracing::debug!(reason, "a consensus message waits for the signer");
+                self.keep_unsigned(to, draft);
+                return Ok(());
+            }
             // A refused or unsigned vote is simply not cast: silence is safe.
             Err(error) => {
                 tracing::error!(%error, "a consensus message was not signed and is not sent");
@@ -504,3 +528,4 @@ const ROUND_INPUTS_MAX: usize = 1024;
 const IDLE_WAIT: Duration = Duration::from_millis(1000);
 const BODIES_RETRY: Duration = Duration::from_millis(500);
 const BACKLOG_WAIT: Duration = Duration::from_millis(2);
+const UNSIGNED_WAIT: Duration = Duration::from_millis(20);

@@ -1,0 +1,172 @@
+//! `obelisk signer`: the process that holds keys, put together from its configuration.
+//!
+//! ```text
+//! signer.toml -> keys (files, tokens) -> guards -> socket -> serve, until a signal or a failure
+//! ```
+//!
+//! Whatever is refused here is refused before the socket is open. The process has no network: its
+//! status and metrics are answers on its own socket. A failure that leaves nothing to sign with
+//! (a guard's log that cannot be written) ends the process with exit code 70, a refusal that trying
+//! again would make worse (a wrong PIN) with 78; service managers restart the first, not the
+//! second.
+
+pub mod config;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::crypto::SigningKey;
+use crate::crypto::routing::Crypto;
+use crate::crypto::routing::Routing;
+use crate::membership::consortium::read_genesis;
+use crate::membership::msp;
+use crate::node::signer::config::KeySection;
+use crate::node::signer::config::SignerConfig;
+use crate::node::users;
+use crate::signer::keyring::Held;
+use crate::signer::keyring::Keyring;
+use crate::signer::keyring::Purpose;
+use crate::signer::server;
+use crate::signer::socket;
+use crate::telemetry::signer::SignerMetrics;
+use crate::types::signature::Algorithm;
+
+/// Exit code of a signer that stopped because a part of it failed (EX_SOFTWARE of sysexits.h).
+pub const EXIT_FAILED: i32 = 70;
+
+/// Why a signer did not start; the text names cause and fix.
+#[derive(Debug, thiserror::Error)]
+pub enum SignerStartError {
+    /// A part refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Starts the signer of a configuration and serves until the process ends. `ready` is called with
+/// the keys once the socket is open.
+pub fn run(
+    config: &SignerConfig,
+    ready: impl FnOnce(Vec<(String, String)>),
+) -> Result<(), SignerStartError> {
+    // Before anything else: no secret of this process may end in a core file.
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
+        .map_err(|errno| SignerStartError::Refused(format!("cannot forbid core files: {errno}")))?;
+    let crypto = Crypto::new(&Routing::default()).map_err(refused)?;
+    crypto.install_hash();
+    let group = users::group_id_of(&config.signer.group)
+        .map_err(|reason| SignerStartError::Refused(format!("signer.group: {reason}")))?;
+    let mut allowed = vec![socket::own_user()];
+    for user in &config.signer.users {
+        allowed.push(
+            users::id_of(user)
+                .map_err(|reason| SignerStartError::Refused(format!("signer.users: {reason}")))?,
+        );
+    }
+    let keys = keys(config, &crypto)?;
+    msp::make_folder(&config.signer.data).map_err(refused)?;
+    let keyring = Keyring::new(keys).map_err(refused)?;
+    let listening = socket::listen(&config.signer.socket, group).map_err(refused)?;
+    let metrics = Arc::new(SignerMetrics::default());
+    ready(described(&keyring));
+    let counters = metrics.clone();
+    let parts = server::Parts {
+        keyring,
+        users: allowed,
+        workers: config.signer.workers,
+        metrics,
+        status: Arc::new(move |keyring| status(keyring, &counters)),
+        fatal: Arc::new(fatal),
+    };
+    server::serve(listening, parts).map_err(|error| {
+        SignerStartError::Refused(format!("the signer cannot take connections: {error}"))
+    })
+}
+
+fn keys(config: &SignerConfig, crypto: &Crypto) -> Result<Vec<Held>, SignerStartError> {
+    let mut held = Vec::new();
+    for section in &config.validator {
+        let genesis = read_genesis(&section.genesis).map_err(refused)?;
+        let key = load(&section.key, crypto)?;
+        if !genesis.replicas.iter().any(|(_, replica)| replica.key == *key.public_key()) {
+            return Err(SignerStartError::Refused(format!(
+                "validator {}: no validator of the network {} has this key; name the key that was \
+                 enrolled, or the network's own genesis document",
+                section.name, genesis.network
+            )));
+        }
+        let purpose =
+            Purpose::Consensus { chain: genesis.chain_id(), guard: guard(config, &section.name) };
+        held.push(Held { name: section.name.clone(), key, purpose });
+    }
+    for section in &config.tls {
+        let key = load(&section.key, crypto)?;
+        held.push(Held { name: section.name.clone(), key, purpose: Purpose::Transport });
+    }
+    Ok(held)
+}
+
+fn guard(config: &SignerConfig, name: &str) -> PathBuf {
+    config.signer.data.join(format!("{}.slots", name.replace('/', "_")))
+}
+
+fn load(section: &KeySection, crypto: &Crypto) -> Result<Arc<dyn SigningKey>, SignerStartError> {
+    match section {
+        KeySection::File { file } => {
+            let pkcs8 = msp::read_key(file).map_err(refused)?;
+            let loaded = Algorithm::ALL.map(|algorithm| crypto.load(algorithm, &pkcs8));
+            let [p256, ed25519] = loaded;
+            p256.or(ed25519).map_err(|error| {
+                SignerStartError::Refused(format!("the key file {}: {error}", file.display()))
+            })
+        }
+    }
+}
+
+fn described(keyring: &Keyring) -> Vec<(String, String)> {
+    let keys = keyring.keys().map(|held| {
+        let purpose = match held.purpose {
+            Purpose::Consensus { .. } => "votes",
+            Purpose::Transport => "TLS",
+        };
+        (held.name.clone(), format!("{purpose}, {:?}", held.key.public_key()))
+    });
+    keys.collect()
+}
+
+fn status(keyring: &Keyring, metrics: &SignerMetrics) -> String {
+    let keys: Vec<_> = keyring
+        .keys()
+        .map(|held| {
+            let key = held.key.public_key();
+            let purpose = match held.purpose {
+                Purpose::Consensus { .. } => "votes",
+                Purpose::Transport => "tls",
+            };
+            json!({
+                "name": held.name,
+                "purpose": purpose,
+                "algorithm": key.algorithm().name(),
+                "public_key": hex::encode(key.as_bytes()),
+            })
+        })
+        .collect();
+    json!({ "keys": keys, "metrics": metrics.render() }).to_string()
+}
+
+fn fatal(reason: String) {
+    tracing::error!(reason, "the signer stops");
+    eprintln!("obelisk: {reason}");
+    std::process::exit(EXIT_FAILED);
+}
+
+fn refused(error: impl std::error::Error) -> SignerStartError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    SignerStartError::Refused(text)
+}

@@ -1,0 +1,103 @@
+//! The signer as a process of its own, under real validators: votes go over its socket, it may be
+//! killed and started again, and what it must refuse it refuses with one clear error.
+
+#[path = "signer/process.rs"]
+mod process;
+#[path = "signer/refusals.rs"]
+mod refusals;
+
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use obelisk::signer::remote;
+use obelisk::signer::remote::Place;
+use obelisk::signer::socket;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A signer process; dropped, it is killed.
+struct SignerProcess {
+    child: Child,
+    config: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl SignerProcess {
+    /// Starts it and waits until its socket answers.
+    fn start(config: &Path, socket: &Path, environment: &[(String, String)]) -> Self {
+        let child = spawn(config, environment);
+        let mut signer =
+            Self { child, config: config.to_owned(), environment: environment.to_vec() };
+        signer.wait(socket);
+        signer
+    }
+
+    fn wait(&mut self, socket: &Path) {
+        let end = Instant::now() + PATIENCE;
+        while remote::status(&place(socket)).is_err() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the signer ended with {status}: {}", self.errors());
+            }
+            assert!(Instant::now() < end, "the signer does not answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn errors(&mut self) -> String {
+        let mut text = String::new();
+        let mut errors = self.child.stderr.take().expect("captured once");
+        errors.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// SIGKILL, as a crash would.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn start_again(&mut self, socket: &Path) {
+        self.child = spawn(&self.config, &self.environment);
+        self.wait(socket);
+    }
+}
+
+impl Drop for SignerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(config: &Path, environment: &[(String, String)]) -> Child {
+    Command::new(BINARY)
+        .args(["signer", "--config"])
+        .arg(config)
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts")
+}
+
+fn place(socket: &Path) -> Place {
+    let deadline = Duration::from_secs(10);
+    Place { socket: socket.to_owned(), user: socket::own_user(), deadline }
+}
+
+/// Runs a signer that must not start; returns its exit code and standard error.
+fn refused(config: &Path, environment: &[(String, String)]) -> (i32, String) {
+    let output = spawn(config, environment).wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines = |head: &str| errors.lines().filter(|line| line.starts_with(head)).count();
+    assert_eq!((lines("error: "), lines("fix: ")), (1, 1), "{errors}");
+    (output.status.code().unwrap_or(-1), errors)
+}

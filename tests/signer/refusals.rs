@@ -1,0 +1,92 @@
+//! What a signer refuses at its start and on its socket, each with one clear error.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use obelisk::node::config::SignerMode;
+
+use super::BINARY;
+use super::SignerProcess;
+use super::refused;
+
+/// A network of one whose key lies with the signer; its signer's configuration.
+fn network(directory: &Path) -> std::path::PathBuf {
+    let out = directory.join("net");
+    let made = Command::new(BINARY)
+        .args(["network", "create", "--validators", "1", "--signer", "process", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    out.join("org1/signer.toml")
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn change(config: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(config).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(config, text.replace(from, to)).unwrap();
+}
+
+/// Each planted fault is one error that names cause and fix; the untouched configuration starts.
+#[test]
+fn every_fault_of_a_configuration_is_one_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let home = config.with_file_name("signer");
+    let good = fs::read_to_string(&config).unwrap();
+    for (from, to, words) in [
+        ("[signer]\n", "[signer]\nsokcet = \"x\"\n", "did you mean"),
+        ("signer/validator.pem", "signer/nothing.pem", "nothing.pem"),
+        ("../genesis.bin", "../genesis.txt", "genesis.txt"),
+        ("users = []", "users = [\"no-such-user\"]", "no-such-user"),
+        ("signer/validator.pem", "admin/admin/key.pem", "no validator of the network"),
+    ] {
+        change(&config, from, to);
+        let (code, errors) = refused(&config, &[]);
+        assert_eq!(code, 2, "{errors}");
+        assert!(errors.contains(words), "{words}: {errors}");
+        fs::write(&config, &good).unwrap();
+    }
+    mode(&home.join("validator.pem"), 0o644);
+    assert!(refused(&config, &[]).1.contains("can be read by others"));
+    mode(&home.join("validator.pem"), 0o600);
+    mode(&home, 0o777);
+    assert!(refused(&config, &[]).1.contains("writable by others"));
+    mode(&home, 0o700);
+    let signer = SignerProcess::start(&config, &home.join("signer.sock"), &[]);
+    assert!(refused(&config, &[]).1.contains("another"), "one signer per socket and guard");
+    drop(signer);
+}
+
+/// A node does not ask a socket that is open to all, nor one of another user.
+#[test]
+fn a_node_does_not_trust_a_socket_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let socket = config.with_file_name("signer").join("signer.sock");
+    let _signer = SignerProcess::start(&config, &socket, &[]);
+    let status = || {
+        let output =
+            Command::new(BINARY).args(["signer", "status", "--config"]).arg(&config).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(status().0, Some(0));
+    mode(&socket, 0o666);
+    let (code, errors) = status();
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(errors.contains("open to all"), "{errors}");
+    let node = config.with_file_name("node.toml");
+    let mut settings = obelisk::node::config::Config::load(&node).unwrap();
+    assert_eq!(settings.signer.mode, SignerMode::Process);
+    settings.signer.user = "4711".into();
+    mode(&socket, 0o600);
+    let place = obelisk::signer::socket::connect(&settings.signer.socket, 4711);
+    assert!(place.err().unwrap().to_string().contains("belongs to user"));
+}
