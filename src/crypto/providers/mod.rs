@@ -2,7 +2,8 @@
 //! low-s and the rule of validity are shared (`crypto::keys`, `crypto::validity`).
 //!
 //! Each file names the library's own checks that the rule relies on; the conformance suite holds
-//! all of them to it.
+//! all of them to it. `pkcs11` is no software provider: it keeps keys in tokens and signs, nothing
+//! else.
 
 use crate::crypto::Check;
 use crate::crypto::LibraryKey;
@@ -14,6 +15,8 @@ pub mod portable;
 pub mod aws_lc;
 #[cfg(feature = "openssl")]
 pub mod openssl;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 #[cfg(feature = "ring")]
 pub mod ring;
 

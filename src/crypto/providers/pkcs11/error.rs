@@ -1,0 +1,271 @@
+//! What can go wrong with a token, and where on the ladder of recovery each error starts.
+//!
+//! | class | return values | rungs, each once per signature |
+//! | --- | --- | --- |
+//! | session | SESSION_*, OPERATION_*, cancelled | new session, new session, module |
+//! | busy | FUNCTION_FAILED, DEVICE_ERROR, GENERAL_ERROR, memory, vendor | pause and new session, module |
+//! | login | USER_NOT_LOGGED_IN | log in again, module |
+//! | key | KEY_HANDLE_INVALID, OBJECT_HANDLE_INVALID, wrong signature | find the key again, module |
+//! | gone | DEVICE_REMOVED, TOKEN_NOT_PRESENT, CRYPTOKI_NOT_INITIALIZED | module |
+//! | PIN | PIN_* | none: the token is not used any more |
+//! | other | everything else | none: this signature fails |
+//!
+//! Module: finalise and initialise, then log in and find the key again. After the last rung the
+//! standby tokens are asked, then the signature is refused.
+
+use std::io;
+use std::path::PathBuf;
+
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::error::RvError;
+
+/// Why a token or its key cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The library cannot be loaded or started.
+    #[error(
+        "the PKCS#11 module {path} cannot be used: {reason}; name the vendor's library, as in \
+         /usr/lib/softhsm/libsofthsm2.so"
+    )]
+    Module { path: PathBuf, reason: String },
+    /// Others could replace the library.
+    #[error(
+        "the PKCS#11 module {path} can be changed by others ({fault}); it must belong to root or \
+         this user: `chmod go-w {path}`"
+    )]
+    Exposed { path: PathBuf, fault: String },
+    /// The library writes PINs down.
+    #[error(
+        "the PKCS#11 module {path} is a spy: it writes every PIN in clear to its trace; name the \
+         vendor's library itself"
+    )]
+    Spy { path: PathBuf },
+    /// No such token.
+    #[error("the module {path} has no token with {select}; it has {present}")]
+    NoToken { path: PathBuf, select: String, present: String },
+    /// Several such tokens.
+    #[error(
+        "the module {path} has several tokens with {select}; select by serial or slot, it has \
+         {present}"
+    )]
+    ManyTokens { path: PathBuf, select: String, present: String },
+    /// The PIN cannot be read.
+    #[error("the PIN of token {token} in {path}: {reason}")]
+    PinFile { token: String, path: PathBuf, reason: String },
+    /// The token refused the PIN, or would lock.
+    #[error(
+        "token {token}: {reason}; nothing is tried again, since every try brings a lock nearer: \
+         correct the PIN and write its file anew, then start again"
+    )]
+    Pin { token: String, reason: String },
+    /// No such key.
+    #[error(
+        "token {token} has no private key with {select}; it has {present}. Make one: obelisk \
+         crypto keygen"
+    )]
+    KeyMissing { token: String, select: String, present: String },
+    /// Several such keys.
+    #[error(
+        "token {token} has {count} private keys with {select}; give each key its own id and delete \
+         the others"
+    )]
+    KeyTwice { token: String, select: String, count: usize },
+    /// A key where a new one was to be made.
+    #[error("token {token} has a key with {select} already; choose another id")]
+    KeyExists { token: String, select: String },
+    /// The key's attributes do not keep it safe.
+    #[error(
+        "the key with {select} on token {token} is not safe: {faults}; make a new one with \
+         `obelisk crypto keygen` and enrol it"
+    )]
+    KeyUnsafe { token: String, select: String, faults: String },
+    /// Another key than before.
+    #[error(
+        "the key with {select} on token {token} is another one than before or than its standby; \
+         nothing is signed with it. Put the enrolled key back"
+    )]
+    KeyChanged { token: String, select: String },
+    /// A key of another kind.
+    #[error(
+        "the key with {select} on token {token} cannot be used: {reason}; make a P-256 or Ed25519 \
+         key with `obelisk crypto keygen`"
+    )]
+    KeyKind { token: String, select: String, reason: String },
+    /// A call failed on every rung.
+    #[error("token {token}: {reason}")]
+    Call { token: String, reason: String },
+    /// The token's signature does not verify.
+    #[error(
+        "token {token} returned a signature that does not verify, twice; it is not released. Run \
+         `obelisk crypto test`"
+    )]
+    WrongSignature { token: String },
+    /// No answer within the deadline.
+    #[error("token {token} did not sign within {ms} ms")]
+    Late { token: String, ms: u128 },
+    /// The queue in front of the sessions is full.
+    #[error("token {token} has too many signatures waiting")]
+    Busy { token: String },
+}
+
+impl TokenError {
+    /// Whether trying again without an operator can only do harm.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Pin { .. } | Self::Spy { .. })
+    }
+
+    pub(super) fn pin_file(token: &str, path: &std::path::Path, error: &io::Error) -> Self {
+        let (token, path) = (token.to_owned(), path.to_owned());
+        let reason = format!("{error}; write the PIN into it, mode 0400");
+        Self::PinFile { token, path, reason }
+    }
+}
+
+/// A step of recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// Drop the session, open another.
+    Session,
+    /// The same after a pause: the device may be busy.
+    Pause,
+    /// Log in again.
+    Login,
+    /// Find the key again and compare its public half.
+    Key,
+    /// Finalise and initialise the module.
+    Module,
+}
+
+impl Rung {
+    /// The word in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Pause => "pause",
+            Self::Login => "login",
+            Self::Key => "key",
+            Self::Module => "module",
+        }
+    }
+}
+
+/// What failed during one attempt.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A call.
+    Call(Pkcs11Error),
+    /// The signature does not verify, or has another length.
+    Wrong,
+    /// Something typed already; no rung helps.
+    Typed(TokenError),
+}
+
+impl From<Pkcs11Error> for Fault {
+    fn from(error: Pkcs11Error) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<TokenError> for Fault {
+    fn from(error: TokenError) -> Self {
+        Self::Typed(error)
+    }
+}
+
+/// The rungs for a fault, in order.
+pub(super) fn rungs(fault: &Fault) -> &'static [Rung] {
+    let value = match fault {
+        Fault::Call(Pkcs11Error::Pkcs11(value, _)) => value,
+        Fault::Wrong => return &[Rung::Key],
+        Fault::Call(_) | Fault::Typed(_) => return &[],
+    };
+    match value {
+        RvError::SessionHandleInvalid
+        | RvError::SessionClosed
+        | RvError::SessionCount
+        | RvError::OperationActive
+        | RvError::OperationNotInitialized
+        | RvError::FunctionCanceled
+        | RvError::Cancel => &[Rung::Session, Rung::Pause, Rung::Module],
+        RvError::UserNotLoggedIn => &[Rung::Login, Rung::Module],
+        RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid | RvError::KeyChanged => {
+            &[Rung::Key, Rung::Module]
+        }
+        RvError::DeviceRemoved
+        | RvError::TokenNotPresent
+        | RvError::TokenNotRecognized
+        | RvError::SlotIdInvalid
+        | RvError::CryptokiNotInitialized => &[Rung::Module],
+        RvError::FunctionFailed
+        | RvError::DeviceError
+        | RvError::DeviceMemory
+        | RvError::HostMemory
+        | RvError::GeneralError
+        | RvError::FunctionRejected
+        | RvError::VendorDefined(_)
+        | RvError::UnknownErrorCode(_) => &[Rung::Pause, Rung::Module],
+        _ => &[],
+    }
+}
+
+/// The next rung for a fault, given those already taken for this signature; `None` at the top.
+pub(super) fn next_rung(fault: &Fault, taken: &[Rung]) -> Option<Rung> {
+    rungs(fault).iter().copied().find(|rung| !taken.contains(rung))
+}
+
+/// Whether a login's failure counts against the PIN.
+pub(super) fn is_pin_fault(error: &Pkcs11Error) -> bool {
+    matches!(
+        error,
+        Pkcs11Error::Pkcs11(
+            RvError::PinIncorrect
+                | RvError::PinInvalid
+                | RvError::PinLenRange
+                | RvError::PinExpired
+                | RvError::PinLocked
+                | RvError::PinTooWeak
+                | RvError::UserPinNotInitialized,
+            _
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::context::Function;
+
+    use super::*;
+
+    /// Every class climbs its own rungs, each once, and ends.
+    #[test]
+    fn ladders_are_bounded_and_ordered() {
+        for (value, expected) in [
+            (RvError::SessionHandleInvalid, &[Rung::Session, Rung::Pause, Rung::Module][..]),
+            (RvError::DeviceError, &[Rung::Pause, Rung::Module]),
+            (RvError::UserNotLoggedIn, &[Rung::Login, Rung::Module]),
+            (RvError::KeyHandleInvalid, &[Rung::Key, Rung::Module]),
+            (RvError::DeviceRemoved, &[Rung::Module]),
+            (RvError::VendorDefined(0x8000_0001), &[Rung::Pause, Rung::Module]),
+            (RvError::PinIncorrect, &[]),
+            (RvError::MechanismInvalid, &[]),
+        ] {
+            let mut taken = Vec::new();
+            let fault = Fault::Call(Pkcs11Error::Pkcs11(value, Function::Sign));
+            while let Some(rung) = next_rung(&fault, &taken) {
+                taken.push(rung);
+            }
+            assert_eq!(taken, expected, "{value:?}");
+        }
+        assert_eq!(next_rung(&Fault::Wrong, &[Rung::Key]), None);
+    }
+
+    /// Each return value about the PIN stops, none about sessions does.
+    #[test]
+    fn pin_faults_are_told_from_others() {
+        let fault = |value| Pkcs11Error::Pkcs11(value, Function::Login);
+        assert!(is_pin_fault(&fault(RvError::PinIncorrect)));
+        assert!(is_pin_fault(&fault(RvError::PinLocked)));
+        assert!(!is_pin_fault(&fault(RvError::DeviceError)));
+        assert!(!is_pin_fault(&fault(RvError::UserAlreadyLoggedIn)));
+    }
+}

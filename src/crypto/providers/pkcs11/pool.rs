@@ -1,0 +1,445 @@
+//! The threads that sign with a token: one session each, the ladder, verification before release.
+//!
+//! ```text
+//! job -> bounded queue -> worker: session, handle, C_Sign -> low s -> verify -> answer
+//!                            | fault: the next rung (`error`), each once, until the deadline
+//! caller waits; nothing by the deadline: the worker is left behind, another takes its place
+//! ```
+//!
+//! A left-behind worker ends by itself when its call returns. Above the limit of them, and where a
+//! reinitialisation waits for one in vain, the process must end.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::Sender;
+use crossbeam_channel::TrySendError;
+use crossbeam_channel::bounded;
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::eddsa::EddsaParams;
+use cryptoki::mechanism::eddsa::EddsaSignatureScheme;
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
+
+use crate::crypto::keys;
+use crate::crypto::prepared::PreparedKey;
+use crate::crypto::providers::pkcs11::KeySelect;
+use crate::crypto::providers::pkcs11::error::Fault;
+use crate::crypto::providers::pkcs11::error::Rung;
+use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::error::next_rung;
+use crate::crypto::providers::pkcs11::module::GateError;
+use crate::crypto::providers::pkcs11::object;
+use crate::crypto::providers::pkcs11::token::Stamp;
+use crate::crypto::providers::pkcs11::token::Token;
+use crate::crypto::validity;
+use crate::types::digest::Digest;
+use crate::types::limits;
+use crate::types::signature::Algorithm;
+use crate::types::signature::PublicKey;
+use crate::types::signature::Signature;
+
+/// Ends the process with a reason: a new one is the last rung.
+pub type Fatal = Arc<dyn Fn(String) + Send + Sync>;
+
+/// What a token did, for status and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Signatures released.
+    pub signed: u64,
+    /// Signatures refused.
+    pub failed: u64,
+    /// Rungs taken, by name.
+    pub rungs: BTreeMap<&'static str, u64>,
+    /// Workers left behind.
+    pub left_behind: u64,
+}
+
+/// The workers of one token.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+    /// For workers that take the place of lost ones.
+    waiting: Receiver<Job>,
+    /// Number of the next worker.
+    next: AtomicU64,
+}
+
+struct Shared {
+    token: Arc<Token>,
+    counts: Mutex<Counts>,
+    /// Workers that were left behind and have not come back.
+    lost: Mutex<BTreeSet<u64>>,
+    fatal: Fatal,
+}
+
+/// A key of a token, as workers use it.
+pub(super) struct Target {
+    pub select: KeySelect,
+    pub public: PublicKey,
+    pub prepared: PreparedKey,
+}
+
+struct Job {
+    target: Arc<Target>,
+    message: Vec<u8>,
+    until: Instant,
+    /// The worker that took it.
+    taken: Arc<Mutex<Option<u64>>>,
+    answer: Sender<Result<Signature, TokenError>>,
+}
+
+/// A signature that is being made.
+pub(super) struct Pending {
+    until: Instant,
+    taken: Arc<Mutex<Option<u64>>>,
+    answer: Receiver<Result<Signature, TokenError>>,
+}
+
+impl Pool {
+    pub(super) fn start(token: Arc<Token>, fatal: Fatal) -> Result<Self, TokenError> {
+        let (jobs, waiting) = bounded(limits::TOKEN_JOBS_MAX);
+        let counts = Mutex::default();
+        let sessions = token.config.sessions.clamp(1, limits::TOKEN_SESSIONS_MAX);
+        let shared = Arc::new(Shared { token, counts, lost: Mutex::default(), fatal });
+        let pool = Self { shared, jobs, waiting, next: AtomicU64::new(0) };
+        for _ in 0..sessions {
+            pool.spawn()?;
+        }
+        Ok(pool)
+    }
+
+    pub(super) fn token(&self) -> &Token {
+        &self.shared.token
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        lock(&self.shared.counts).clone()
+    }
+
+    /// Hands a message to the workers.
+    pub(super) fn begin(
+        &self,
+        target: &Arc<Target>,
+        message: &[u8],
+    ) -> Result<Pending, TokenError> {
+        let name = || self.shared.token.config.name.clone();
+        if let Some(stopped) = self.shared.token.stopped() {
+            return Err(stopped);
+        }
+        let until = Instant::now() + self.shared.token.config.deadline;
+        let (sender, answer) = bounded(1);
+        let taken = Arc::new(Mutex::new(None));
+        let job = Job {
+            target: target.clone(),
+            message: message.to_vec(),
+            until,
+            taken: taken.clone(),
+            answer: sender,
+        };
+        match self.jobs.try_send(job) {
+            Ok(()) => Ok(Pending { until, taken, answer }),
+            Err(TrySendError::Full(_)) => Err(TokenError::Busy { token: name() }),
+            Err(TrySendError::Disconnected(_)) => {
+                let reason = "none of its threads is left".to_owned();
+                Err(TokenError::Call { token: name(), reason })
+            }
+        }
+    }
+
+    /// Waits for a signature.
+    pub(super) fn finish(&self, pending: &Pending) -> Result<Signature, TokenError> {
+        if let Ok(answer) = pending.answer.recv_deadline(pending.until + MARGIN) {
+            return answer;
+        }
+        let config = &self.shared.token.config;
+        if let Some(worker) = *lock(&pending.taken) {
+            self.leave_behind(worker);
+        }
+        Err(TokenError::Late { token: config.name.clone(), ms: config.deadline.as_millis() })
+    }
+
+    /// Gives a worker up that does not come back from the module.
+    fn leave_behind(&self, worker: u64) {
+        let shared = &self.shared;
+        let count = {
+            let mut lost = lock(&shared.lost);
+            if !lost.insert(worker) {
+                return;
+            }
+            lost.len()
+        };
+        lock(&shared.counts).left_behind += 1;
+        let name = &shared.token.config.name;
+        tracing::error!(token = name, count, "a call into the module does not return");
+        if count > limits::TOKEN_WORKERS_LOST_MAX {
+            let module = shared.token.module.path().display();
+            (shared.fatal)(format!(
+                "{count} calls into the module {module} of token {name} did not return; only a new \
+                 process helps"
+            ));
+        }
+        if let Err(error) = self.spawn() {
+            tracing::error!(%error, "a lost session is not replaced");
+        }
+    }
+
+    fn spawn(&self) -> Result<(), TokenError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (shared, waiting) = (self.shared.clone(), self.waiting.clone());
+        let worker = Worker { number, shared, waiting, desk: None };
+        let name = &self.shared.token.config.name;
+        let spawned = std::thread::Builder::new().name("token".into()).spawn(move || worker.run());
+        spawned.map(drop).map_err(|error| TokenError::Call {
+            token: name.clone(),
+            reason: format!("no thread for a session: {error}; raise the limit on tasks"),
+        })
+    }
+}
+
+/// One thread.
+struct Worker {
+    number: u64,
+    shared: Arc<Shared>,
+    waiting: Receiver<Job>,
+    desk: Option<Desk>,
+}
+
+/// A session and what was found through it.
+struct Desk {
+    session: Session,
+    stamp: Stamp,
+    keys: BTreeMap<String, ObjectHandle>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            match self.waiting.recv_timeout(IDLE) {
+                // Given up while it was inside: another has its place.
+                Ok(job) if self.serve(&job) => break,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => self.probe(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.drop_session();
+    }
+
+    /// Answers a job; true where the worker was given up meanwhile.
+    fn serve(&mut self, job: &Job) -> bool {
+        *lock(&job.taken) = Some(self.number);
+        let result = match job.until <= Instant::now() {
+            true => Err(TokenError::Late {
+                token: self.shared.token.config.name.clone(),
+                ms: self.shared.token.config.deadline.as_millis(),
+            }),
+            false => self.climb(job),
+        };
+        {
+            let mut counts = lock(&self.shared.counts);
+            match &result {
+                Ok(_) => counts.signed += 1,
+                Err(_) => counts.failed += 1,
+            }
+        }
+        // A caller that gave up needs no answer.
+        let _ = job.answer.try_send(result);
+        lock(&self.shared.lost).remove(&self.number)
+    }
+
+    /// Attempts and rungs in turn, until a signature, the top of the ladder or the deadline.
+    fn climb(&mut self, job: &Job) -> Result<Signature, TokenError> {
+        let mut taken = Vec::new();
+        loop {
+            let fault = match self.attempt(job) {
+                Ok(signature) => {
+                    self.shared.token.module.works();
+                    return Ok(signature);
+                }
+                Err(fault) => fault,
+            };
+            let name = &self.shared.token.config.name;
+            let rung = next_rung(&fault, &taken).filter(|_| Instant::now() < job.until);
+            let Some(rung) = rung else { return Err(typed(fault, name)) };
+            tracing::warn!(token = name, fault = ?fault, rung = rung.name(), "a token failed");
+            *lock(&self.shared.counts).rungs.entry(rung.name()).or_default() += 1;
+            taken.push(rung);
+            self.step(rung, job)?;
+        }
+    }
+
+    fn step(&mut self, rung: Rung, job: &Job) -> Result<(), TokenError> {
+        let shared = self.shared.clone();
+        let token = &shared.token;
+        match rung {
+            Rung::Session => self.drop_session(),
+            Rung::Pause => {
+                self.drop_session();
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            Rung::Login => {
+                let Some(desk) = &self.desk else { return Ok(()) };
+                let inside = token.module.enter(job.until);
+                let _inside = inside.map_err(|error| self.gate(error))?;
+                if let Err(fault) = token.log_in_again(desk.stamp) {
+                    // A login that fails for another reason than the PIN is the module's business.
+                    if let Fault::Typed(error) = fault {
+                        return Err(error);
+                    }
+                }
+                if let Some(desk) = &mut self.desk {
+                    desk.keys.clear();
+                }
+            }
+            Rung::Key => {
+                if let Some(desk) = &mut self.desk {
+                    desk.keys.clear();
+                }
+            }
+            Rung::Module => {
+                let seen = self.desk.as_ref().map(|desk| desk.stamp.generation);
+                let seen = match seen {
+                    Some(seen) => seen,
+                    None => {
+                        let inside = token.module.enter(job.until);
+                        inside.map_err(|error| self.gate(error))?.generation
+                    }
+                };
+                // Its handle means nothing after this.
+                self.desk = None;
+                token.module.reinitialise(seen, job.until).map_err(|error| self.gate(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, job: &Job) -> Result<Signature, Fault> {
+        let shared = self.shared.clone();
+        let token = &shared.token;
+        let inside = match token.module.enter(job.until) {
+            Ok(inside) => inside,
+            Err(error) => return Err(self.gate(error).into()),
+        };
+        if self.desk.as_ref().is_some_and(|desk| desk.stamp.generation != inside.generation) {
+            self.desk = None;
+        }
+        let desk = match &mut self.desk {
+            Some(desk) => desk,
+            None => {
+                let (session, stamp) = token.session(&inside)?;
+                self.desk.insert(Desk { session, stamp, keys: BTreeMap::new() })
+            }
+        };
+        let target = &job.target;
+        let place = target.select.to_string();
+        let handle = match desk.keys.get(&place) {
+            Some(handle) => *handle,
+            None => {
+                let name = &token.config.name;
+                let handle = object::refind(&desk.session, name, &target.select, &target.public)?;
+                desk.keys.insert(place, handle);
+                handle
+            }
+        };
+        let bytes = sign(&desk.session, handle, target.public.algorithm(), &job.message)?;
+        let mut signature = keys::signature_of(&bytes).map_err(|_| Fault::Wrong)?;
+        if target.public.algorithm() == Algorithm::EcdsaP256 {
+            validity::normalise_s(&mut signature);
+        }
+        // A broken device, a wrong handle and a bit flip on the way all end here.
+        match target.prepared.verify(&job.message, &signature).valid {
+            true => Ok(signature),
+            false => Err(Fault::Wrong),
+        }
+    }
+
+    /// Keeps idle device sessions alive and notices dead ones before a vote does.
+    fn probe(&mut self) {
+        let Some(desk) = &self.desk else { return };
+        let Ok(inside) = self.shared.token.module.enter(Instant::now() + BUSY_PAUSE) else {
+            return;
+        };
+        let dead =
+            desk.stamp.generation != inside.generation || desk.session.get_session_info().is_err();
+        drop(inside);
+        if dead {
+            self.drop_session();
+        }
+    }
+
+    /// Closes the session, where it is of the module's present generation.
+    fn drop_session(&mut self) {
+        let Some(desk) = self.desk.take() else { return };
+        if let Ok(inside) = self.shared.token.module.enter(Instant::now() + BUSY_PAUSE)
+            && inside.generation == desk.stamp.generation
+        {
+            // A dead session cannot be closed; nothing is lost.
+            let _ = desk.session.close();
+        }
+    }
+
+    fn gate(&self, error: GateError) -> TokenError {
+        let token = self.shared.token.config.name.clone();
+        let path = self.shared.token.module.path().display();
+        match error {
+            GateError::Resting => {
+                let reason = "its module failed and rests before the next attempt".to_owned();
+                TokenError::Call { token, reason }
+            }
+            GateError::Refused(reason) => TokenError::Call { token, reason },
+            GateError::Stuck => {
+                let reason = format!(
+                    "a call into the module {path} does not return, so that it cannot be \
+                     initialised anew; only a new process helps"
+                );
+                (self.shared.fatal)(reason.clone());
+                TokenError::Call { token, reason }
+            }
+        }
+    }
+}
+
+fn sign(
+    session: &Session,
+    handle: ObjectHandle,
+    algorithm: Algorithm,
+    message: &[u8],
+) -> Result<Vec<u8>, Pkcs11Error> {
+    match algorithm {
+        // The digest is ours and has 32 bytes: tokens sign longer ones without a word.
+        Algorithm::EcdsaP256 => session.sign(&Mechanism::Ecdsa, handle, &Digest::of(&[message]).0),
+        Algorithm::Ed25519 => {
+            let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure));
+            session.sign(&pure, handle, message)
+        }
+    }
+}
+
+pub(super) fn typed(fault: Fault, token: &str) -> TokenError {
+    let token = token.to_owned();
+    match fault {
+        Fault::Call(error) => TokenError::Call { token, reason: error.to_string() },
+        Fault::Wrong => TokenError::WrongSignature { token },
+        Fault::Typed(error) => error,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Some devices end a session that was idle for 30 s.
+const IDLE: Duration = Duration::from_secs(15);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+const MARGIN: Duration = Duration::from_millis(50);

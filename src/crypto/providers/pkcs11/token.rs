@@ -1,0 +1,232 @@
+//! One token: finding its slot, logging in once, opening sessions.
+//!
+//! The login belongs to the application, not to a session, and ends with the last session: one
+//! anchor session stays open for the token's life. A login that the token refuses is never tried
+//! again by this process, and not by the next one either while the PIN's file is the same.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use cryptoki::context::Pkcs11;
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::error::RvError;
+use cryptoki::session::Session;
+use cryptoki::session::UserType;
+use cryptoki::slot::Slot;
+
+use crate::crypto::providers::pkcs11::Select;
+use crate::crypto::providers::pkcs11::TokenConfig;
+use crate::crypto::providers::pkcs11::error::Fault;
+use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::error::is_pin_fault;
+use crate::crypto::providers::pkcs11::module::Inside;
+use crate::crypto::providers::pkcs11::module::Module;
+
+/// A token of a module.
+pub struct Token {
+    /// How it is used.
+    pub config: TokenConfig,
+    pub(super) module: Arc<Module>,
+    login: Mutex<Login>,
+}
+
+/// The login and what keeps it.
+struct Login {
+    anchor: Option<Anchor>,
+    /// Counts logins, so that one failed login is repeated once, not by each session.
+    count: u64,
+    /// Why the token is not used any more.
+    stopped: Option<TokenError>,
+}
+
+struct Anchor {
+    session: Session,
+    slot: Slot,
+    generation: u64,
+}
+
+/// What a session belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub generation: u64,
+    pub login: u64,
+}
+
+/// A token as its module describes it.
+#[derive(Clone, Debug, Default)]
+pub struct TokenInfo {
+    /// Number of its slot.
+    pub slot: u64,
+    /// Label, trimmed.
+    pub label: String,
+    /// Serial number, trimmed.
+    pub serial: String,
+    /// Model, trimmed.
+    pub model: String,
+    /// Firmware or library version.
+    pub version: String,
+    /// Why nothing of this is known.
+    pub unreadable: Option<String>,
+}
+
+impl Token {
+    /// A token that is not logged in yet.
+    pub fn new(config: TokenConfig, module: Arc<Module>) -> Self {
+        let login = Mutex::new(Login { anchor: None, count: 0, stopped: None });
+        Self { config, module, login }
+    }
+
+    /// Why the token is not used any more.
+    pub fn stopped(&self) -> Option<TokenError> {
+        self.login.lock().unwrap_or_else(PoisonError::into_inner).stopped.clone()
+    }
+
+    /// Opens a session; logs in where nobody did since the module was initialised.
+    pub(super) fn session(&self, inside: &Inside<'_>) -> Result<(Session, Stamp), Fault> {
+        let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stopped) = &login.stopped {
+            return Err(stopped.clone().into());
+        }
+        // An anchor of an older generation is forgotten, never closed: see `module`.
+        login.anchor.take_if(|anchor| anchor.generation != inside.generation);
+        let context = self.module.context();
+        let slot = match &login.anchor {
+            Some(anchor) => anchor.slot,
+            None => {
+                let slot = self.find()?;
+                let session = context.open_rw_session_no_drop(slot)?;
+                self.log_in(&session, slot, &mut login)?;
+                let generation = inside.generation;
+                login.anchor = Some(Anchor { session, slot, generation });
+                slot
+            }
+        };
+        let session = context.open_rw_session_no_drop(slot)?;
+        Ok((session, Stamp { generation: inside.generation, login: login.count }))
+    }
+
+    /// Logs in again, unless somebody did since `seen`.
+    pub(super) fn log_in_again(&self, seen: Stamp) -> Result<(), Fault> {
+        let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stopped) = &login.stopped {
+            return Err(stopped.clone().into());
+        }
+        if login.count != seen.login {
+            return Ok(());
+        }
+        let Some(Anchor { session, slot, generation }) = login.anchor.take() else {
+            return Ok(());
+        };
+        self.log_in(&session, slot, &mut login)?;
+        login.anchor = Some(Anchor { session, slot, generation });
+        Ok(())
+    }
+
+    fn log_in(&self, session: &Session, slot: Slot, login: &mut Login) -> Result<(), Fault> {
+        let (name, memory) = (&self.config.name, self.config.memory.as_deref());
+        let stop = |login: &mut Login, reason: String| {
+            let stopped = TokenError::Pin { token: name.clone(), reason };
+            tracing::error!(error = %stopped, "a token is not used any more");
+            login.stopped = Some(stopped.clone());
+            Err(Fault::Typed(stopped))
+        };
+        // Not every token can say so; one that can is asked before the last try is spent.
+        if let Ok(info) = self.module.context().get_token_info(slot) {
+            if info.user_pin_locked() {
+                return stop(login, "its PIN is locked".to_owned());
+            }
+            if info.user_pin_final_try() {
+                return stop(login, "one wrong PIN more locks it".to_owned());
+            }
+        }
+        let pin = self.config.pin.read(name, memory)?;
+        match session.login(UserType::User, Some(&pin)) {
+            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                login.count += 1;
+                Ok(())
+            }
+            Err(error) if is_pin_fault(&error) => {
+                self.config.pin.remember_refused(name, memory);
+                stop(login, format!("its PIN was refused ({error})"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn find(&self) -> Result<Slot, Fault> {
+        let context = self.module.context();
+        if let Select::Slot(number) = self.config.select {
+            let slots = context.get_slots_with_token()?;
+            if let Some(slot) = slots.into_iter().find(|slot| slot.id() == number) {
+                return Ok(slot);
+            }
+        }
+        let tokens = tokens(context)?;
+        let mut fitting = tokens.iter().filter(|(_, info)| match &self.config.select {
+            Select::Label(label) => info.label == *label,
+            Select::Serial(serial) => info.serial == *serial,
+            Select::Slot(_) => false,
+        });
+        let (first, second) = (fitting.next(), fitting.next());
+        let path = self.module.path().to_owned();
+        let (select, present) = (self.config.select.to_string(), present(&tokens));
+        match (first, second) {
+            (Some((slot, _)), None) => Ok(*slot),
+            (None, _) => Err(TokenError::NoToken { path, select, present }.into()),
+            (Some(_), Some(_)) => Err(TokenError::ManyTokens { path, select, present }.into()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The tokens of a module.
+pub fn list(module: &Module) -> Result<Vec<TokenInfo>, TokenError> {
+    let listed = tokens(module.context()).map_err(|error| TokenError::Module {
+        path: module.path().to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(listed.into_iter().map(|(_, info)| info).collect())
+}
+
+fn tokens(context: &Pkcs11) -> Result<Vec<(Slot, TokenInfo)>, Pkcs11Error> {
+    let trim = |text: &str| text.trim_matches([' ', '\0']).to_owned();
+    let describe = |slot: Slot| {
+        let info = match context.get_token_info(slot) {
+            // Slots that wait for a token to be made have none.
+            Ok(info) if !info.token_initialized() => return None,
+            Ok(info) => TokenInfo {
+                slot: slot.id(),
+                label: trim(info.label()),
+                serial: trim(info.serial_number()),
+                model: trim(info.model()),
+                version: info.firmware_version().to_string(),
+                unreadable: None,
+            },
+            // Some tokens state what the binding cannot parse; they are selected by slot.
+            Err(error) => TokenInfo {
+                slot: slot.id(),
+                unreadable: Some(error.to_string()),
+                ..TokenInfo::default()
+            },
+        };
+        Some((slot, info))
+    };
+    Ok(context.get_slots_with_token()?.into_iter().filter_map(describe).collect())
+}
+
+fn present(tokens: &[(Slot, TokenInfo)]) -> String {
+    if tokens.is_empty() {
+        return "none; initialise one with the vendor's tool".to_owned();
+    }
+    let describe = |(_, info): &(Slot, TokenInfo)| match &info.unreadable {
+        None => format!("label {:?} serial {:?} slot {}", info.label, info.serial, info.slot),
+        Some(_) => format!("slot {} (not readable)", info.slot),
+    };
+    tokens.iter().map(describe).collect::<Vec<_>>().join(", ")
+}
