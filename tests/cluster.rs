@@ -24,6 +24,7 @@ use obelisk::node::config::Config;
 use obelisk::types::ids::Height;
 use obelisk::types::receipt::Status;
 use obelisk::types::signature::Algorithm;
+use obelisk::types::signature::PublicKey;
 use tokio::runtime::Runtime;
 
 /// Nodes of one network in a temporary directory.
@@ -40,15 +41,16 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts a network of `validators`.
     pub fn start(validators: usize, algorithm: Algorithm, consensus: &str) -> Self {
-        Self::start_with(validators, algorithm, consensus, |_, _| String::new())
+        Self::start_with(validators, algorithm, consensus, &[], |_, _| String::new())
     }
 
-    /// The same; `prepare` gets the consortium before nodes start and returns what every node's
-    /// configuration says besides.
+    /// The same; the first validators have these keys, which are elsewhere. `prepare` gets the
+    /// consortium before nodes start and returns what every node's configuration says besides.
     pub fn start_with(
         validators: usize,
         algorithm: Algorithm,
         consensus: &str,
+        keys: &[PublicKey],
         prepare: impl FnOnce(&Consortium, &std::path::Path) -> String,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -56,6 +58,11 @@ impl Cluster {
         let mut spec = Spec::local("test", validators, algorithm, 1_700_000_000_000);
         spec.consensus = consensus.into();
         spec.time_ms = obelisk::host::clock::now_ms() - 1000;
+        let members = spec.organisations.iter_mut().flat_map(|o| &mut o.members);
+        let validators_first = members.filter(|member| member.role == Role::Validator);
+        for (member, key) in validators_first.zip(keys) {
+            member.key = Some(key.clone());
+        }
         let consortium = Consortium::make(directory.path(), &spec, &crypto).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let genesis = Arc::new(consortium.genesis.clone());

@@ -1,10 +1,19 @@
 //! The signer as a process of its own, under real validators: votes go over its socket, it may be
 //! killed and started again, and what it must refuse it refuses with one clear error.
 
+#[cfg(feature = "pkcs11")]
+#[path = "signer/faults.rs"]
+mod faults;
 #[path = "signer/process.rs"]
 mod process;
 #[path = "signer/refusals.rs"]
 mod refusals;
+#[cfg(feature = "pkcs11")]
+#[path = "signer/softhsm.rs"]
+mod softhsm;
+#[cfg(feature = "pkcs11")]
+#[path = "signer/token.rs"]
+mod token;
 
 use std::io::Read;
 use std::path::Path;

@@ -1,4 +1,8 @@
-//! `obelisk crypto`: what each provider can do on this machine, and which one does it.
+//! `obelisk crypto`: what each provider can do on this machine, and which one does it; keys on
+//! tokens.
+
+#[cfg(feature = "pkcs11")]
+mod token;
 
 use clap::Subcommand;
 
@@ -13,12 +17,39 @@ use crate::crypto::routing::Routing;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the known answers and the calibration, show what `auto` chooses here
-    List,
+    List {
+        /// Show the tokens of this PKCS#11 library instead
+        #[cfg(feature = "pkcs11")]
+        #[arg(long, value_name = "FILE")]
+        module: Option<std::path::PathBuf>,
+    },
+    /// Make a key pair on a token, write its key card
+    #[cfg(feature = "pkcs11")]
+    Keygen(token::Keygen),
+    /// Judge the attributes of all keys on a token
+    #[cfg(feature = "pkcs11")]
+    Audit(token::Place),
+    /// Sign with a key on a token and verify
+    #[cfg(feature = "pkcs11")]
+    Test(token::Key),
+    /// Signatures per second of a key on a token, by number of sessions
+    #[cfg(feature = "pkcs11")]
+    Bench(token::Bench),
 }
 
 pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::List => list(context),
+        #[cfg(feature = "pkcs11")]
+        Command::List { module: Some(module) } => token::list(&module, context),
+        Command::List { .. } => list(context),
+        #[cfg(feature = "pkcs11")]
+        Command::Keygen(keygen) => token::keygen(&keygen, context),
+        #[cfg(feature = "pkcs11")]
+        Command::Audit(place) => token::audit(&place, context),
+        #[cfg(feature = "pkcs11")]
+        Command::Test(key) => token::test(&key, context),
+        #[cfg(feature = "pkcs11")]
+        Command::Bench(bench) => token::bench(&bench, context),
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Exit {
     NotFound = 4,
     /// A part of the program or of the machine failed (EX_SOFTWARE of sysexits.h).
     Internal = 70,
+    /// Trying again makes it worse: a PIN was refused (EX_CONFIG of sysexits.h).
+    Final = 78,
 }
 
 /// A refusal to the person or script that called.
@@ -41,6 +43,7 @@ impl Exit {
             Self::Unreachable => "unreachable",
             Self::NotFound => "not-found",
             Self::Internal => "internal",
+            Self::Final => "final",
         }
     }
 }

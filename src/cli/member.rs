@@ -37,8 +37,10 @@ use crate::membership::msp;
 use crate::membership::msp::KeyPair;
 use crate::membership::msp::Msp;
 use crate::membership::msp::MspError;
+use crate::node::signer::card::KeyCard;
 use crate::types::digest::Digest;
 use crate::types::signature::Algorithm;
+use crate::types::signature::PublicKey;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -80,6 +82,9 @@ pub struct Issue {
     /// Algorithm of the enrolment key
     #[arg(long, value_name = "NAME", default_value = "ed25519", value_parser = network::algorithm)]
     algorithm: Algorithm,
+    /// Key card of a key on a token, instead of making a key here
+    #[arg(long = "key-card", value_name = "FILE", conflicts_with = "algorithm")]
+    card: Option<PathBuf>,
     /// Attribute of the enrolment certificate; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
@@ -173,18 +178,14 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
     }
     let crypto = Crypto::portable();
     let authority = authority(&issue.ca, &crypto)?;
-    let (enrolment_key, key) = fresh(issue.algorithm, &crypto)?;
+    let (enrolment_key, key) = enrolment_key(issue, &crypto)?;
     let (tls_key, tls_public) = fresh(Algorithm::EcdsaP256, &crypto)?;
     let mut attributes = issue.attributes.clone();
     attributes.sort();
     let certificates = || {
         let from = now_ms().saturating_sub(BACKDATED_MS);
-        let enrolment = Enrolment {
-            name: &issue.name,
-            role: issue.role,
-            attributes: &attributes,
-            key: key.public_key(),
-        };
+        let enrolment =
+            Enrolment { name: &issue.name, role: issue.role, attributes: &attributes, key: &key };
         let tls = TlsSubject {
             name: &issue.name,
             role: issue.role,
@@ -201,8 +202,8 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
     })?;
     let root = authority.root().der.clone();
     let roots = roots(issue, &authority)?;
-    let pair = |certificate, key| KeyPair { certificate, key: Some(key), folder: PathBuf::new() };
-    let tls = Some(pair(tls, tls_key));
+    let pair = |certificate, key| KeyPair { certificate, key, folder: PathBuf::new() };
+    let tls = Some(pair(tls, Some(tls_key)));
     Msp { enrolment: pair(enrolment.clone(), enrolment_key), root, roots, tls }
         .store(&issue.out)
         .map_err(|error| msp_failure(&error))?;
@@ -232,6 +233,21 @@ fn authority(folder: &Path, crypto: &Crypto) -> Result<Authority, Failure> {
         .load(parsed.key.algorithm(), &pkcs8)
         .map_err(|error| Failure::of(Exit::Usage, &error, fix))?;
     Authority::open(&root, key).map_err(|error| Failure::of(Exit::Usage, &error, fix))
+}
+
+/// A new key, or the public half of one on a token.
+fn enrolment_key(
+    issue: &Issue,
+    crypto: &Crypto,
+) -> Result<(Option<zeroize::Zeroizing<Vec<u8>>>, PublicKey), Failure> {
+    let Some(card) = &issue.card else {
+        let (pkcs8, key) = fresh(issue.algorithm, crypto)?;
+        return Ok((Some(pkcs8), key.public_key().clone()));
+    };
+    let (_, public) = KeyCard::load(card, crypto).map_err(|error| {
+        Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
+    })?;
+    Ok((None, public))
 }
 
 type Fresh = (zeroize::Zeroizing<Vec<u8>>, Arc<dyn SigningKey>);

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Exit codes: 0 done, 1 refused by the network, a contract or a check, 2 wrong request or file,
-//! 3 no node answered, 4 not there, 70 a part of the program failed. Every failure is one `error:`
-//! and one `fix:` line on standard error, or one JSON object with `--json`. A panic is a defect: it
-//! prints one line and aborts, so that no half-broken process goes on signing.
+//! 3 no node answered, 4 not there, 70 a part of the program failed, 78 a PIN was refused (trying
+//! again brings a lock nearer). Every failure is one `error:` and one `fix:` line on standard
+//! error, or one JSON object with `--json`. A panic is a defect: it prints one line and aborts, so
+//! that no half-broken process goes on signing.
 //!
 //! Adding a group is one file, one `mod` line and one variant of `Command`.
 
@@ -236,4 +237,5 @@ fn suggested(error: &clap::Error) -> Option<String> {
 pub const NETWORK_VARIABLE: &str = "OBELISK_NETWORK";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused by the network or a check, 2 wrong request \
-                          or file,\n            3 no node answered, 4 not found, 70 internal";
+                          or file,\n            3 no node answered, 4 not found, 70 internal,\n            \
+                          78 refused for good: do not try again";

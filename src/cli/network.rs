@@ -48,6 +48,9 @@ pub enum Command {
         /// Where validators' keys are used: embedded in the node, or in a process of its own
         #[arg(long, value_name = "MODE", default_value = "embedded", value_parser = signer_mode)]
         signer: SignerMode,
+        /// Key card of a validator whose key is on a token, as in org1=card.toml; repeatable
+        #[arg(long = "validator-key", value_name = "ORG=CARD", value_parser = card)]
+        cards: Vec<(String, PathBuf)>,
     },
     /// Ask every node of the profile where it stands
     Status,
@@ -72,6 +75,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
             consensus,
             host,
             signer,
+            cards,
         } => {
             let plan = create::Plan {
                 out,
@@ -82,6 +86,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
                 consensus,
                 host,
                 signer,
+                cards,
             };
             create(&plan, context)
         }
@@ -105,7 +110,7 @@ fn create(plan: &create::Plan, context: &Context) -> Result<(), Failure> {
         ("nodes", texts(&made.nodes)),
     ]);
     if let Some(node) = made.nodes.first() {
-        if plan.signer == SignerMode::Process {
+        if plan.signer == SignerMode::Process || !plan.cards.is_empty() {
             let signer = node.with_file_name("signer.toml");
             context.output.note(&format!(
                 "\nStart each signer first:  obelisk signer --config {}",
@@ -232,6 +237,11 @@ fn peers(context: &Context) -> Result<(), Failure> {
 
 fn quorum(genesis: &Genesis) -> u64 {
     genesis.replicas.quorum() as u64
+}
+
+fn card(text: &str) -> Result<(String, PathBuf), String> {
+    let (organisation, path) = text.split_once('=').ok_or("write ORG=CARD")?;
+    Ok((organisation.to_owned(), PathBuf::from(path)))
 }
 
 fn signer_mode(text: &str) -> Result<SignerMode, String> {

@@ -13,6 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Cell;
 use crate::node::config::ConfigError;
 use crate::node::signer;
+use crate::node::signer::SignerStartError;
 use crate::node::signer::config::SignerConfig;
 use crate::signer::remote;
 use crate::signer::remote::Place;
@@ -69,8 +70,13 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
             &[("socket", Cell::text_of(&socket)), ("keys", Cell::List(list.collect()))],
         );
     };
-    signer::run(&config, ready)
-        .map_err(|error| Failure::of(Exit::Usage, &error, "correct the signer's configuration"))
+    signer::run(&config, ready).map_err(|error| {
+        let exit = match error {
+            SignerStartError::Refused(_) => Exit::Usage,
+            SignerStartError::Final(_) => Exit::Final,
+        };
+        Failure::of(exit, &error, "correct the signer's configuration")
+    })
 }
 
 fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> {
@@ -82,6 +88,10 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         remote::status(&place).map_err(|error| Failure::of(Exit::Unreachable, &error, fix))?;
     let status: serde_json::Value = serde_json::from_str(&json)
         .map_err(|error| Failure::of(Exit::Internal, &error, "use one release everywhere"))?;
+    if context.output.is_json() {
+        context.output.value(&status);
+        return Ok(());
+    }
     let text = |value: &serde_json::Value, key: &str| {
         value.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
     };
@@ -100,6 +110,16 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         })
         .collect();
     context.output.table(&columns, &rows, "this signer holds no key");
+    let tokens = status.get("tokens").and_then(|tokens| tokens.as_array());
+    for token in tokens.into_iter().flatten() {
+        let number = |key: &str| token.get(key).and_then(|n| n.as_u64()).unwrap_or_default();
+        let name = text(token, "name");
+        let (signed, failed) = (number("signed"), number("failed"));
+        let stopped = text(token, "stopped");
+        let state = if stopped.is_empty() { "in use".to_owned() } else { stopped };
+        let line = format!("token {name}: {signed} signed, {failed} refused, {state}");
+        context.output.note(&line);
+    }
     Ok(())
 }
 

@@ -50,6 +50,7 @@ use crate::types::limits;
 use crate::types::replica_set::Replica;
 use crate::types::replica_set::ReplicaSet;
 use crate::types::signature::Algorithm;
+use crate::types::signature::PublicKey;
 
 /// Description of a network to make.
 #[derive(Clone, Debug)]
@@ -93,6 +94,8 @@ pub struct MemberSpec {
     pub hosts: Vec<String>,
     /// Attributes of its enrolment certificate.
     pub attributes: BTreeMap<String, String>,
+    /// The public half of the enrolment key, where it was made elsewhere; `None` makes one.
+    pub key: Option<PublicKey>,
 }
 
 /// A network on disk.
@@ -163,6 +166,7 @@ impl Spec {
             role,
             hosts: hosts.clone(),
             attributes: BTreeMap::new(),
+            key: None,
         };
         let organisation = |n| OrganisationSpec {
             name: format!("org{n}"),
@@ -237,7 +241,7 @@ impl Consortium {
                     replicas.push(Replica {
                         organisation: organisation.name.clone(),
                         name: member.name.clone(),
-                        key: made.key.public_key().clone(),
+                        key: made.key.clone(),
                     });
                 }
                 members.push(made.store(folder, authority, member, &roots)?);
@@ -284,7 +288,7 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, ConsortiumError> {
 
 /// A member's fresh keys and certificates.
 struct Made {
-    key: Arc<dyn SigningKey>,
+    key: PublicKey,
     enrolment: KeyPair,
     tls: KeyPair,
 }
@@ -297,7 +301,13 @@ impl Made {
         crypto: &Crypto,
     ) -> Result<Self, ConsortiumError> {
         let subject = identity::leaf_uri(&authority.root().organisation, member.role, &member.name);
-        let (pkcs8, key) = make_key(&subject, spec.algorithm, crypto)?;
+        let (pkcs8, key) = match &member.key {
+            Some(key) => (None, key.clone()),
+            None => {
+                let (pkcs8, key) = make_key(&subject, spec.algorithm, crypto)?;
+                (Some(pkcs8), key.public_key().clone())
+            }
+        };
         let (tls_pkcs8, tls_key) = make_key(&subject, Algorithm::EcdsaP256, crypto)?;
         let attributes: Vec<_> = member.attributes.clone().into_iter().collect();
         let issue = || {
@@ -305,7 +315,7 @@ impl Made {
                 name: &member.name,
                 role: member.role,
                 attributes: &attributes,
-                key: key.public_key(),
+                key: &key,
             };
             let tls = TlsSubject {
                 name: &member.name,
@@ -321,7 +331,7 @@ impl Made {
         };
         let (enrolment, tls) =
             issue().map_err(|source| ConsortiumError::Authority { subject, source })?;
-        Ok(Self { key, enrolment: new_pair(enrolment, pkcs8), tls: new_pair(tls, tls_pkcs8) })
+        Ok(Self { key, enrolment: new_pair(enrolment, pkcs8), tls: new_pair(tls, Some(tls_pkcs8)) })
     }
 
     fn store(
@@ -344,8 +354,8 @@ impl Made {
     }
 }
 
-fn new_pair(certificate: Bytes, key: Zeroizing<Vec<u8>>) -> KeyPair {
-    KeyPair { certificate, key: Some(key), folder: PathBuf::new() }
+fn new_pair(certificate: Bytes, key: Option<Zeroizing<Vec<u8>>>) -> KeyPair {
+    KeyPair { certificate, key, folder: PathBuf::new() }
 }
 
 /// Makes an organisation's authority and its folder.

@@ -103,6 +103,7 @@ impl TestNode {
                 role,
                 hosts: hosts.clone(),
                 attributes: BTreeMap::new(),
+                key: None,
             })
             .to_vec();
         let consortium = Consortium::make(&folder.path().join("net"), &spec, &crypto).unwrap();

@@ -81,12 +81,13 @@ fn harmless() -> Invocation {
 fn a_signer_killed_under_load_costs_time_alone() {
     let mut process = None;
     let mut at = PathBuf::new();
-    let cluster = Cluster::start_with(4, Algorithm::Ed25519, "pbft", |consortium, directory| {
-        let signer = OneSigner::make(consortium, directory);
-        process = Some(SignerProcess::start(&signer.config, &signer.socket, &[]));
-        at.clone_from(&signer.socket);
-        signer.section()
-    });
+    let cluster =
+        Cluster::start_with(4, Algorithm::Ed25519, "pbft", &[], |consortium, directory| {
+            let signer = OneSigner::make(consortium, directory);
+            process = Some(SignerProcess::start(&signer.config, &signer.socket, &[]));
+            at.clone_from(&signer.socket);
+            signer.section()
+        });
     let mut process = process.unwrap();
     cluster.invoke(0, &harmless());
     let stop = AtomicBool::new(false);
@@ -140,7 +141,7 @@ fn a_killed_signer_remembers_what_it_signed() {
         "test",
         1,
         Algorithm::EcdsaP256,
-        obelisk::pipeline::admit::now_ms() - 1000,
+        obelisk::host::clock::now_ms() - 1000,
     );
     spec.consensus = "pbft".into();
     let crypto = Arc::new(obelisk::crypto::routing::Crypto::portable());

@@ -38,6 +38,7 @@ impl Fresh {
             consensus: create::consensus_for(validators).into(),
             host: "127.0.0.1".into(),
             signer: SignerMode::Embedded,
+            cards: Vec::new(),
         })?;
         let binary =
             std::env::current_exe().map_err(|error| failed("find this program", &error))?;

@@ -151,6 +151,7 @@ fn organisation(name: &str, with_validator: bool) -> OrganisationSpec {
         role,
         hosts: ["localhost", HOST].map(str::to_owned).to_vec(),
         attributes: BTreeMap::new(),
+        key: None,
     });
     OrganisationSpec { name: name.to_owned(), members: members.collect() }
 }

@@ -18,6 +18,7 @@
 //! listens on base port + 10 i: REST over TLS on +0, peers on +1, gRPC on +3, and where the host
 //! is a loopback address, REST without TLS on +2.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ use crate::node::config::PeerSection;
 use crate::node::config::SignerMode;
 use crate::node::config::SignerSection;
 use crate::node::config::StorageSection;
+use crate::node::signer::card::KeyCard;
 use crate::node::signer::config::KeySection;
 use crate::node::signer::config::ProcessSection;
 use crate::node::signer::config::SignerConfig;
@@ -74,6 +76,9 @@ pub struct Plan {
     pub host: String,
     /// Where validators' keys are used.
     pub signer: SignerMode,
+    /// Key cards of validators whose keys are on tokens, by organisation; they have a signer
+    /// process whatever `signer` says.
+    pub cards: Vec<(String, PathBuf)>,
 }
 
 /// What was made.
@@ -105,6 +110,7 @@ pub fn make(plan: &Plan) -> Result<Made, Failure> {
             member.hosts.push(plan.host.clone());
         }
     }
+    let cards = read_cards(plan, &mut spec)?;
     let made = Consortium::make(&plan.out, &spec, &Crypto::portable())
         .map_err(|error| consortium_failure(&error))?;
     let validators: Vec<&Member> = made.of_role(Role::Validator).collect();
@@ -113,8 +119,9 @@ pub fn make(plan: &Plan) -> Result<Made, Failure> {
     for (i, validator) in validators.iter().enumerate() {
         let folder = plan.out.join(&validator.organisation);
         let mut config = config(&folder, i, &validators, &addresses);
-        if plan.signer == SignerMode::Process {
-            config.signer = hand_over(&folder, validator)?;
+        let card = cards.get(&validator.organisation);
+        if card.is_some() || plan.signer == SignerMode::Process {
+            config.signer = hand_over(&folder, validator, card)?;
         }
         let path = folder.join("node.toml");
         write(&path, &config.to_toml())?;
@@ -222,24 +229,56 @@ fn config(folder: &Path, i: usize, validators: &[&Member], addresses: &[Addresse
     }
 }
 
-/// Moves a validator's key to its signer and writes the signer's configuration.
-fn hand_over(folder: &Path, validator: &Member) -> Result<SignerSection, Failure> {
+/// Reads the key cards and puts their keys into the description of the network.
+fn read_cards(plan: &Plan, spec: &mut Spec) -> Result<BTreeMap<String, KeyCard>, Failure> {
+    let mut cards = BTreeMap::new();
+    for (organisation, path) in &plan.cards {
+        let (card, public) = KeyCard::load(path, &Crypto::portable()).map_err(|error| {
+            Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
+        })?;
+        let organisations = spec.organisations.iter_mut().filter(|o| o.name == *organisation);
+        let members = organisations.flat_map(|o| &mut o.members);
+        let Some(member) = members.into_iter().find(|m| m.role == Role::Validator) else {
+            let cause = format!("no organisation of the network is called {organisation:?}");
+            return Err(Failure::usage(cause, "write --validator-key org1=CARD"));
+        };
+        member.key = Some(public);
+        cards.insert(organisation.clone(), card);
+    }
+    Ok(cards)
+}
+
+/// Writes the configuration of a validator's signer; moves the key there, or names its token.
+fn hand_over(
+    folder: &Path,
+    validator: &Member,
+    card: Option<&KeyCard>,
+) -> Result<SignerSection, Failure> {
     let home = folder.join(SIGNER);
     msp::make_folder(&home)
         .map_err(|error| Failure::of(Exit::Internal, &error, "check disk space and permissions"))?;
-    let file = Path::new(SIGNER).join("validator.pem");
-    std::fs::rename(validator.folder.join("key.pem"), folder.join(&file)).map_err(|error| {
-        let cause = format!("cannot move the validator's key to {}: {error}", home.display());
-        Failure::new(Exit::Internal, cause, "check disk space and permissions")
-    })?;
+    let (key, token) = match card {
+        Some(card) => (card.key.clone(), vec![card.token.clone()]),
+        None => {
+            let file = Path::new(SIGNER).join("validator.pem");
+            let moved = std::fs::rename(validator.folder.join("key.pem"), folder.join(&file));
+            moved.map_err(|error| {
+                let cause =
+                    format!("cannot move the validator's key to {}: {error}", home.display());
+                Failure::new(Exit::Internal, cause, "check disk space and permissions")
+            })?;
+            (KeySection::in_file(file), Vec::new())
+        }
+    };
     let config = SignerConfig {
         signer: ProcessSection::new(Path::new(SIGNER)),
         validator: vec![ValidatorSection {
             name: format!("{}/{}", validator.organisation, validator.name),
             genesis: PathBuf::from("../genesis.bin"),
-            key: KeySection::File { file },
+            key,
         }],
         tls: Vec::new(),
+        token,
         log: LogSection::default(),
     };
     write(&folder.join("signer.toml"), &config.to_toml())?;
@@ -288,6 +327,7 @@ mod tests {
             consensus: "pbft".into(),
             host: "127.0.0.1".into(),
             signer: SignerMode::Embedded,
+            cards: Vec::new(),
         }
     }
 
@@ -318,7 +358,7 @@ mod tests {
         assert!(!config.node.identity.join("key.pem").exists());
         let signer = SignerConfig::load(&made.nodes[0].with_file_name("signer.toml")).unwrap();
         assert_eq!(signer.signer.socket, config.signer.socket);
-        let KeySection::File { file } = &signer.validator[0].key;
+        let file = &signer.validator[0].key.file;
         assert!(file.exists() && signer.validator[0].genesis.exists());
     }
 

@@ -34,6 +34,7 @@ use serde::Serialize;
 use crate::node::config::ConfigError;
 use crate::node::config::LogSection;
 use crate::node::config::with_suggestion;
+use crate::types::limits;
 
 /// A signer's configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +48,9 @@ pub struct SignerConfig {
     /// TLS keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<TlsSection>,
+    /// Tokens that keys are on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token: Vec<TokenSection>,
     /// The log.
     #[serde(default)]
     pub log: LogSection,
@@ -93,15 +97,172 @@ pub struct TlsSection {
     pub key: KeySection,
 }
 
-/// Where a key is.
+/// Where a key is: in a file, or on a token.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySection {
+    /// A PKCS#8 file, mode 0600.
+    #[serde(skip_serializing_if = "is_default")]
+    pub file: PathBuf,
+    /// Name of a `[[token]]`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub token: String,
+    /// Identifier of the key on the token (CKA_ID), hexadecimal.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: String,
+    /// Label of the key on the token (CKA_LABEL).
+    #[serde(skip_serializing_if = "is_default")]
+    pub label: String,
+    /// A key that was not made on the token is accepted.
+    #[serde(skip_serializing_if = "is_default")]
+    pub imported: bool,
+    /// Tokens with the same key, asked in this order where the first fails.
+    #[serde(skip_serializing_if = "is_default")]
+    pub standby: Vec<PlaceSection>,
+}
+
+/// A key on one token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlaceSection {
+    /// Name of a `[[token]]`.
+    pub token: String,
+    /// CKA_ID, hexadecimal.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: String,
+    /// CKA_LABEL.
+    #[serde(skip_serializing_if = "is_default")]
+    pub label: String,
+    /// A key that was not made on the token is accepted.
+    #[serde(skip_serializing_if = "is_default")]
+    pub imported: bool,
+}
+
+/// A token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum KeySection {
-    /// In a PKCS#8 file, mode 0600.
-    File {
-        /// The file.
-        file: PathBuf,
-    },
+#[serde(deny_unknown_fields, default)]
+pub struct TokenSection {
+    /// Name, for `key` and messages.
+    pub name: String,
+    /// The vendor's PKCS#11 library.
+    pub module: PathBuf,
+    /// The token's label; or its serial number; or its slot.
+    #[serde(skip_serializing_if = "is_default")]
+    pub label: String,
+    /// The token's serial number.
+    #[serde(skip_serializing_if = "is_default")]
+    pub serial: String,
+    /// The token's slot.
+    #[serde(skip_serializing_if = "is_default")]
+    pub slot: Option<u64>,
+    /// File that holds the user PIN, mode 0400.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pin: PathBuf,
+    /// Credential of systemd that holds the user PIN, instead of `pin`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub credential: String,
+    /// Sessions that sign in parallel.
+    pub sessions: usize,
+    /// Time one signature may take, recovery included, milliseconds.
+    pub deadline_ms: u64,
+}
+
+impl Default for TokenSection {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            module: PathBuf::new(),
+            label: String::new(),
+            serial: String::new(),
+            slot: None,
+            pin: PathBuf::new(),
+            credential: String::new(),
+            sessions: limits::TOKEN_SESSIONS,
+            deadline_ms: limits::TOKEN_DEADLINE_MS,
+        }
+    }
+}
+
+impl KeySection {
+    /// A key in a file.
+    pub fn in_file(file: PathBuf) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    /// A key on a token, by CKA_ID.
+    pub fn on_token(token: &str, id: &str) -> Self {
+        Self { token: token.to_owned(), id: id.to_owned(), ..Self::default() }
+    }
+
+    /// The first place of a key on tokens.
+    pub fn place(&self) -> PlaceSection {
+        PlaceSection {
+            token: self.token.clone(),
+            id: self.id.clone(),
+            label: self.label.clone(),
+            imported: self.imported,
+        }
+    }
+
+    /// Whether it is on a token.
+    pub fn is_on_token(&self) -> bool {
+        !self.token.is_empty()
+    }
+
+    fn check(&self, tokens: &[TokenSection]) -> Result<(), String> {
+        if self.is_on_token() != self.file.as_os_str().is_empty() {
+            return Err("name a file, or a token and an id".to_owned());
+        }
+        if !self.is_on_token() {
+            return match *self {
+                Self { ref id, ref label, imported: false, ref standby, .. }
+                    if id.is_empty() && label.is_empty() && standby.is_empty() =>
+                {
+                    Ok(())
+                }
+                _ => Err("id, label, imported and standby are for keys on tokens".to_owned()),
+            };
+        }
+        for place in std::iter::once(&self.place()).chain(&self.standby) {
+            if !tokens.iter().any(|token| token.name == place.token) {
+                return Err(format!("no [[token]] is called {:?}", place.token));
+            }
+            if place.id.is_empty() && place.label.is_empty() {
+                return Err("a key on a token needs its id, its label or both".to_owned());
+            }
+            if hex::decode(&place.id).is_err() {
+                return Err(format!("{:?} is not hexadecimal, as in 01", place.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TokenSection {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || !self.name.chars().all(plain) {
+            return Err(("token.name", format!("{:?} is no plain word", self.name)));
+        }
+        if self.module.as_os_str().is_empty() {
+            return Err(("token.module", "is empty; name the vendor's library".to_owned()));
+        }
+        let named = [!self.label.is_empty(), !self.serial.is_empty(), self.slot.is_some()];
+        if named.iter().filter(|named| **named).count() != 1 {
+            return Err(("token.label", "name one of label, serial and slot".to_owned()));
+        }
+        if self.pin.as_os_str().is_empty() == self.credential.is_empty() {
+            return Err(("token.pin", "name a PIN file, or a credential".to_owned()));
+        }
+        if !(1..=limits::TOKEN_SESSIONS_MAX).contains(&self.sessions) {
+            let reason = format!("must be 1 to {}", limits::TOKEN_SESSIONS_MAX);
+            return Err(("token.sessions", reason));
+        }
+        if !(1..=DEADLINE_MS_MAX).contains(&self.deadline_ms) {
+            return Err(("token.deadline_ms", format!("must be 1 to {DEADLINE_MS_MAX}")));
+        }
+        Ok(())
+    }
 }
 
 impl ProcessSection {
@@ -138,13 +299,12 @@ impl SignerConfig {
             places.push(&mut section.genesis);
             keys.push(&mut section.key);
         }
-        for key in keys {
-            match key {
-                KeySection::File { file } => places.push(file),
-            }
+        places.extend(keys.into_iter().map(|key| &mut key.file));
+        for token in &mut config.token {
+            places.extend([&mut token.module, &mut token.pin]);
         }
         for place in places {
-            if place.is_relative() {
+            if place.is_relative() && !place.as_os_str().is_empty() {
                 *place = base.join(&*place);
             }
         }
@@ -174,6 +334,16 @@ impl SignerConfig {
                 return refuse("validator.name", format!("two validators are called {name:?}"));
             }
         }
+        for (i, token) in self.token.iter().enumerate() {
+            token.check().or_else(|(key, reason)| refuse(key, reason))?;
+            if self.token[..i].iter().any(|other| other.name == token.name) {
+                return refuse("token.name", format!("two tokens are called {:?}", token.name));
+            }
+        }
+        let keys = self.validator.iter().map(|section| &section.key);
+        for key in keys.chain(self.tls.iter().map(|section| &section.key)) {
+            key.check(&self.token).or_else(|reason| refuse("key", reason))?;
+        }
         if self.signer.workers < 2 {
             return refuse("signer.workers", "must be 2 or more".into());
         }
@@ -186,4 +356,62 @@ impl SignerConfig {
 
 fn workers() -> usize {
     4
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A signature that takes longer is of no use to anybody.
+const DEADLINE_MS_MAX: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+        [signer]
+        socket = \"s\"
+        data = \"guard\"
+        [[validator]]
+        name = \"org1/validator\"
+        genesis = \"genesis.bin\"
+        key = { token = \"hsm\", id = \"01\", standby = [{ token = \"hsm\", id = \"02\" }] }
+        [[token]]
+        name = \"hsm\"
+        module = \"/usr/lib/softhsm/libsofthsm2.so\"
+        label = \"obelisk\"
+        pin = \"pin\"
+    ";
+
+    /// Paths are relative to the file, defaults are filled in, and the text comes back.
+    #[test]
+    fn a_file_comes_back_as_it_was() {
+        let path = Path::new("/etc/obelisk/signer.toml");
+        let config = SignerConfig::parse(GOOD, path).unwrap();
+        assert_eq!(config.token[0].pin, Path::new("/etc/obelisk/pin"));
+        assert_eq!(config.token[0].sessions, limits::TOKEN_SESSIONS);
+        let again = SignerConfig::parse(&config.to_toml(), path).unwrap();
+        assert_eq!(again.to_toml(), config.to_toml());
+    }
+
+    /// Each contradiction is refused with its key.
+    #[test]
+    fn contradictions_are_refused() {
+        for (from, to, words) in [
+            ("id = \"01\", standby", "id = \"0x\", standby", "hexadecimal"),
+            ("token = \"hsm\", id = \"01\"", "token = \"other\", id = \"01\"", "no [[token]]"),
+            ("token = \"hsm\", id = \"01\"", "file = \"f\", id = \"01\"", "for keys on tokens"),
+            ("label = \"obelisk\"", "label = \"a\"\nslot = 3", "one of label"),
+            ("pin = \"pin\"", "pin = \"pin\"\ncredential = \"pin\"", "PIN file"),
+            ("pin = \"pin\"", "pni = \"pin\"", "did you mean `pin`"),
+            ("name = \"hsm\"", "name = \"../hsm\"", "plain word"),
+            ("org1/validator", "../validator", "organisation/name"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let text = GOOD.replace(from, to);
+            let error = SignerConfig::parse(&text, Path::new("signer.toml")).unwrap_err();
+            assert!(error.to_string().contains(words), "{words}: {error}");
+        }
+    }
 }

@@ -10,7 +10,10 @@
 //! again would make worse (a wrong PIN) with 78; service managers restart the first, not the
 //! second.
 
+pub mod card;
 pub mod config;
+#[cfg(feature = "pkcs11")]
+pub mod tokens;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +45,16 @@ pub enum SignerStartError {
     /// A part refused.
     #[error("{0}")]
     Refused(String),
+    /// A part refused, and trying again makes it worse: a wrong PIN.
+    #[error("{0}")]
+    Final(String),
 }
+
+/// The tokens of this build.
+#[cfg(feature = "pkcs11")]
+type Tokens = crate::crypto::providers::pkcs11::key::Tokens;
+#[cfg(not(feature = "pkcs11"))]
+struct Tokens;
 
 /// Starts the signer of a configuration and serves until the process ends. `ready` is called with
 /// the keys once the socket is open.
@@ -64,8 +76,9 @@ pub fn run(
                 .map_err(|reason| SignerStartError::Refused(format!("signer.users: {reason}")))?,
         );
     }
-    let keys = keys(config, &crypto)?;
     msp::make_folder(&config.signer.data).map_err(refused)?;
+    let tokens = open_tokens(config)?;
+    let keys = keys(config, &crypto, &tokens)?;
     let keyring = Keyring::new(keys).map_err(refused)?;
     let listening = socket::listen(&config.signer.socket, group).map_err(refused)?;
     let metrics = Arc::new(SignerMetrics::default());
@@ -76,7 +89,7 @@ pub fn run(
         users: allowed,
         workers: config.signer.workers,
         metrics,
-        status: Arc::new(move |keyring| status(keyring, &counters)),
+        status: Arc::new(move |keyring| status(keyring, &counters, &tokens)),
         fatal: Arc::new(fatal),
     };
     server::serve(listening, parts).map_err(|error| {
@@ -84,11 +97,15 @@ pub fn run(
     })
 }
 
-fn keys(config: &SignerConfig, crypto: &Crypto) -> Result<Vec<Held>, SignerStartError> {
+fn keys(
+    config: &SignerConfig,
+    crypto: &Crypto,
+    tokens: &Tokens,
+) -> Result<Vec<Held>, SignerStartError> {
     let mut held = Vec::new();
     for section in &config.validator {
         let genesis = read_genesis(&section.genesis).map_err(refused)?;
-        let key = load(&section.key, crypto)?;
+        let key = load(&section.key, crypto, tokens)?;
         if !genesis.replicas.iter().any(|(_, replica)| replica.key == *key.public_key()) {
             return Err(SignerStartError::Refused(format!(
                 "validator {}: no validator of the network {} has this key; name the key that was \
@@ -101,7 +118,7 @@ fn keys(config: &SignerConfig, crypto: &Crypto) -> Result<Vec<Held>, SignerStart
         held.push(Held { name: section.name.clone(), key, purpose });
     }
     for section in &config.tls {
-        let key = load(&section.key, crypto)?;
+        let key = load(&section.key, crypto, tokens)?;
         held.push(Held { name: section.name.clone(), key, purpose: Purpose::Transport });
     }
     Ok(held)
@@ -111,18 +128,83 @@ fn guard(config: &SignerConfig, name: &str) -> PathBuf {
     config.signer.data.join(format!("{}.slots", name.replace('/', "_")))
 }
 
-fn load(section: &KeySection, crypto: &Crypto) -> Result<Arc<dyn SigningKey>, SignerStartError> {
-    match section {
-        KeySection::File { file } => {
-            let pkcs8 = msp::read_key(file).map_err(refused)?;
-            let loaded = Algorithm::ALL.map(|algorithm| crypto.load(algorithm, &pkcs8));
-            let [p256, ed25519] = loaded;
-            p256.or(ed25519).map_err(|error| {
-                SignerStartError::Refused(format!("the key file {}: {error}", file.display()))
-            })
-        }
+fn load(
+    section: &KeySection,
+    crypto: &Crypto,
+    tokens: &Tokens,
+) -> Result<Arc<dyn SigningKey>, SignerStartError> {
+    if section.is_on_token() {
+        return token_key(section, tokens);
+    }
+    let file = &section.file;
+    let pkcs8 = msp::read_key(file).map_err(refused)?;
+    let [p256, ed25519] = Algorithm::ALL.map(|algorithm| crypto.load(algorithm, &pkcs8));
+    p256.or(ed25519).map_err(|error| {
+        SignerStartError::Refused(format!("the key file {}: {error}", file.display()))
+    })
+}
+
+#[cfg(feature = "pkcs11")]
+fn open_tokens(config: &SignerConfig) -> Result<Tokens, SignerStartError> {
+    let memory = Some(config.signer.data.as_path());
+    tokens::open(&config.token, memory, Arc::new(fatal)).map_err(token_refused)
+}
+
+#[cfg(feature = "pkcs11")]
+fn token_key(
+    section: &KeySection,
+    tokens: &Tokens,
+) -> Result<Arc<dyn SigningKey>, SignerStartError> {
+    tokens::key(section, tokens).map_err(token_refused)
+}
+
+#[cfg(feature = "pkcs11")]
+fn token_refused(error: crate::crypto::providers::pkcs11::error::TokenError) -> SignerStartError {
+    match error.is_final() {
+        true => SignerStartError::Final(error.to_string()),
+        false => SignerStartError::Refused(error.to_string()),
     }
 }
+
+#[cfg(feature = "pkcs11")]
+fn token_status(tokens: &Tokens) -> Vec<serde_json::Value> {
+    let describe = |(name, counts, stopped): (
+        String,
+        crate::crypto::providers::pkcs11::key::Counts,
+        Option<crate::crypto::providers::pkcs11::error::TokenError>,
+    )| {
+        json!({
+            "name": name,
+            "signed": counts.signed,
+            "failed": counts.failed,
+            "rungs": counts.rungs,
+            "left_behind": counts.left_behind,
+            "stopped": stopped.map(|error| error.to_string()),
+        })
+    };
+    tokens.status().into_iter().map(describe).collect()
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn open_tokens(config: &SignerConfig) -> Result<Tokens, SignerStartError> {
+    match config.token.is_empty() {
+        true => Ok(Tokens),
+        false => Err(SignerStartError::Refused(NO_PKCS11.to_owned())),
+    }
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn token_key(_: &KeySection, _: &Tokens) -> Result<Arc<dyn SigningKey>, SignerStartError> {
+    Err(SignerStartError::Refused(NO_PKCS11.to_owned()))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn token_status(_: &Tokens) -> Vec<serde_json::Value> {
+    Vec::new()
+}
+
+#[cfg(not(feature = "pkcs11"))]
+const NO_PKCS11: &str = "this build has no PKCS#11; use one with the feature pkcs11";
 
 fn described(keyring: &Keyring) -> Vec<(String, String)> {
     let keys = keyring.keys().map(|held| {
@@ -135,7 +217,7 @@ fn described(keyring: &Keyring) -> Vec<(String, String)> {
     keys.collect()
 }
 
-fn status(keyring: &Keyring, metrics: &SignerMetrics) -> String {
+fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String {
     let keys: Vec<_> = keyring
         .keys()
         .map(|held| {
@@ -152,13 +234,16 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics) -> String {
             })
         })
         .collect();
-    json!({ "keys": keys, "metrics": metrics.render() }).to_string()
+    let tokens = token_status(tokens);
+    json!({ "keys": keys, "tokens": tokens, "metrics": metrics.render() }).to_string()
 }
 
 fn fatal(reason: String) {
     tracing::error!(reason, "the signer stops");
     eprintln!("obelisk: {reason}");
-    std::process::exit(EXIT_FAILED);
+    // Without the destructors of loaded libraries: a call may hang in one of them.
+    // SAFETY: ends the process and touches nothing of it.
+    unsafe { nix::libc::_exit(EXIT_FAILED) }
 }
 
 fn refused(error: impl std::error::Error) -> SignerStartError {

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | session | SESSION_*, OPERATION_*, cancelled | new session, new session, module |
 //! | busy | FUNCTION_FAILED, DEVICE_ERROR, GENERAL_ERROR, memory, vendor | pause and new session, module |
-//! | login | USER_NOT_LOGGED_IN | log in again, module |
+//! | login | USER_NOT_LOGGED_IN, key invisible | log in again, module |
 //! | key | KEY_HANDLE_INVALID, OBJECT_HANDLE_INVALID, wrong signature | find the key again, module |
 //! | gone | DEVICE_REMOVED, TOKEN_NOT_PRESENT, CRYPTOKI_NOT_INITIALIZED | module |
 //! | PIN | PIN_* | none: the token is not used any more |
@@ -111,7 +111,7 @@ pub enum TokenError {
 impl TokenError {
     /// Whether trying again without an operator can only do harm.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Pin { .. } | Self::Spy { .. })
+        matches!(self, Self::Pin { .. })
     }
 
     pub(super) fn pin_file(token: &str, path: &std::path::Path, error: &io::Error) -> Self {
@@ -156,6 +156,8 @@ pub(super) enum Fault {
     Call(Pkcs11Error),
     /// The signature does not verify, or has another length.
     Wrong,
+    /// The key is invisible, since the login is lost.
+    LoggedOut,
     /// Something typed already; no rung helps.
     Typed(TokenError),
 }
@@ -177,6 +179,7 @@ pub(super) fn rungs(fault: &Fault) -> &'static [Rung] {
     let value = match fault {
         Fault::Call(Pkcs11Error::Pkcs11(value, _)) => value,
         Fault::Wrong => return &[Rung::Key],
+        Fault::LoggedOut => return &[Rung::Login, Rung::Module],
         Fault::Call(_) | Fault::Typed(_) => return &[],
     };
     match value {

@@ -155,6 +155,14 @@ impl Tokens {
     }
 }
 
+impl Drop for Tokens {
+    /// Ends the sessions' threads, then finalises the modules.
+    fn drop(&mut self) {
+        self.pools.clear();
+        self.modules.values().for_each(|module| module.end());
+    }
+}
+
 impl SigningKey for TokenKey {
     fn sign(&self, message: &[u8]) -> Result<Signature, CryptoError> {
         self.sign_many(&[message]).remove(0)
@@ -203,7 +211,7 @@ fn with_session<T>(
         };
         TokenError::Call { token: name.clone(), reason }
     })?;
-    let (session, _) = token.session(&inside).map_err(|fault| typed(fault, name))?;
+    let session = token.session(&inside).map_err(|fault| typed(fault, name))?;
     let result = ask(&session);
     // Nothing is lost with a session that cannot be closed.
     let _ = session.close();

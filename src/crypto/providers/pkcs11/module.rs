@@ -45,6 +45,8 @@ struct State {
     /// Number of the initialisation; even where the last one failed.
     generation: u64,
     initialised: bool,
+    /// Finalised for good.
+    ended: bool,
     /// Earliest moment of the next reinitialisation, and the pause after it.
     next: Instant,
     pause: Duration,
@@ -80,6 +82,7 @@ impl Module {
             closed: false,
             generation: 1,
             initialised: true,
+            ended: false,
             next: Instant::now(),
             pause: FIRST_PAUSE,
         };
@@ -132,6 +135,9 @@ impl Module {
             state =
                 self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        if state.ended {
+            return Err(GateError::Refused("its module was closed".to_owned()));
+        }
         if state.generation != seen && state.initialised {
             return Ok(());
         }
@@ -162,6 +168,17 @@ impl Module {
         self.changed.notify_all();
         tracing::warn!(module = %self.path.display(), ok = done.is_ok(), "initialised anew");
         done.map_err(GateError::Refused)
+    }
+
+    /// Finalises for good, where no call is under way; with one, the library is left as it is.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        let idle = state.inside == 0 && !state.closed;
+        if idle && !state.ended && state.initialised {
+            // The process is through with it either way.
+            let _ = self.context.clone().finalize();
+        }
+        (state.ended, state.initialised) = (true, false);
     }
 
     /// A signature came through: the next trouble starts with the short pause again.

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
@@ -40,7 +41,7 @@ use crate::crypto::providers::pkcs11::error::TokenError;
 use crate::crypto::providers::pkcs11::error::next_rung;
 use crate::crypto::providers::pkcs11::module::GateError;
 use crate::crypto::providers::pkcs11::object;
-use crate::crypto::providers::pkcs11::token::Stamp;
+use crate::crypto::providers::pkcs11::token;
 use crate::crypto::providers::pkcs11::token::Token;
 use crate::crypto::validity;
 use crate::types::digest::Digest;
@@ -68,7 +69,8 @@ pub struct Counts {
 /// The workers of one token.
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    jobs: Sender<Job>,
+    /// `None` once the pool ends.
+    jobs: Option<Sender<Job>>,
     /// For workers that take the place of lost ones.
     waiting: Receiver<Job>,
     /// Number of the next worker.
@@ -80,6 +82,9 @@ struct Shared {
     counts: Mutex<Counts>,
     /// Workers that were left behind and have not come back.
     lost: Mutex<BTreeSet<u64>>,
+    /// Workers that have not ended.
+    living: Mutex<usize>,
+    ended: Condvar,
     fatal: Fatal,
 }
 
@@ -111,8 +116,9 @@ impl Pool {
         let (jobs, waiting) = bounded(limits::TOKEN_JOBS_MAX);
         let counts = Mutex::default();
         let sessions = token.config.sessions.clamp(1, limits::TOKEN_SESSIONS_MAX);
-        let shared = Arc::new(Shared { token, counts, lost: Mutex::default(), fatal });
-        let pool = Self { shared, jobs, waiting, next: AtomicU64::new(0) };
+        let (lost, living, ended) = (Mutex::default(), Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { token, counts, lost, living, ended, fatal });
+        let pool = Self { shared, jobs: Some(jobs), waiting, next: AtomicU64::new(0) };
         for _ in 0..sessions {
             pool.spawn()?;
         }
@@ -147,7 +153,11 @@ impl Pool {
             taken: taken.clone(),
             answer: sender,
         };
-        match self.jobs.try_send(job) {
+        let Some(jobs) = &self.jobs else {
+            let reason = "it was closed".to_owned();
+            return Err(TokenError::Call { token: name(), reason });
+        };
+        match jobs.try_send(job) {
             Ok(()) => Ok(Pending { until, taken, answer }),
             Err(TrySendError::Full(_)) => Err(TokenError::Busy { token: name() }),
             Err(TrySendError::Disconnected(_)) => {
@@ -199,11 +209,29 @@ impl Pool {
         let (shared, waiting) = (self.shared.clone(), self.waiting.clone());
         let worker = Worker { number, shared, waiting, desk: None };
         let name = &self.shared.token.config.name;
+        *lock(&self.shared.living) += 1;
         let spawned = std::thread::Builder::new().name("token".into()).spawn(move || worker.run());
+        if spawned.is_err() {
+            *lock(&self.shared.living) -= 1;
+        }
         spawned.map(drop).map_err(|error| TokenError::Call {
             token: name.clone(),
             reason: format!("no thread for a session: {error}; raise the limit on tasks"),
         })
+    }
+}
+
+impl Drop for Pool {
+    /// Waits for the workers: a library that is unloaded or finalised under a call crashes.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let end = Instant::now() + END_PATIENCE;
+        let mut living = lock(&self.shared.living);
+        while *living > lock(&self.shared.lost).len() && Instant::now() < end {
+            let left = end.saturating_duration_since(Instant::now());
+            let waited = self.shared.ended.wait_timeout(living, left);
+            living = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
@@ -218,7 +246,7 @@ struct Worker {
 /// A session and what was found through it.
 struct Desk {
     session: Session,
-    stamp: Stamp,
+    generation: u64,
     keys: BTreeMap<String, ObjectHandle>,
 }
 
@@ -234,6 +262,8 @@ impl Worker {
             }
         }
         self.drop_session();
+        *lock(&self.shared.living) -= 1;
+        self.shared.ended.notify_all();
     }
 
     /// Answers a job; true where the worker was given up meanwhile.
@@ -289,10 +319,9 @@ impl Worker {
                 std::thread::sleep(BUSY_PAUSE);
             }
             Rung::Login => {
-                let Some(desk) = &self.desk else { return Ok(()) };
                 let inside = token.module.enter(job.until);
                 let _inside = inside.map_err(|error| self.gate(error))?;
-                if let Err(fault) = token.log_in_again(desk.stamp) {
+                if let Err(fault) = token.log_in_again() {
                     // A login that fails for another reason than the PIN is the module's business.
                     if let Fault::Typed(error) = fault {
                         return Err(error);
@@ -308,7 +337,7 @@ impl Worker {
                 }
             }
             Rung::Module => {
-                let seen = self.desk.as_ref().map(|desk| desk.stamp.generation);
+                let seen = self.desk.as_ref().map(|desk| desk.generation);
                 let seen = match seen {
                     Some(seen) => seen,
                     None => {
@@ -331,14 +360,14 @@ impl Worker {
             Ok(inside) => inside,
             Err(error) => return Err(self.gate(error).into()),
         };
-        if self.desk.as_ref().is_some_and(|desk| desk.stamp.generation != inside.generation) {
+        if self.desk.as_ref().is_some_and(|desk| desk.generation != inside.generation) {
             self.desk = None;
         }
         let desk = match &mut self.desk {
             Some(desk) => desk,
             None => {
-                let (session, stamp) = token.session(&inside)?;
-                self.desk.insert(Desk { session, stamp, keys: BTreeMap::new() })
+                let (session, generation) = (token.session(&inside)?, inside.generation);
+                self.desk.insert(Desk { session, generation, keys: BTreeMap::new() })
             }
         };
         let target = &job.target;
@@ -347,7 +376,15 @@ impl Worker {
             Some(handle) => *handle,
             None => {
                 let name = &token.config.name;
-                let handle = object::refind(&desk.session, name, &target.select, &target.public)?;
+                let found = object::refind(&desk.session, name, &target.select, &target.public);
+                let handle = match found {
+                    Err(Fault::Typed(TokenError::KeyMissing { .. }))
+                        if !token::is_logged_in(&desk.session)? =>
+                    {
+                        return Err(Fault::LoggedOut);
+                    }
+                    found => found?,
+                };
                 desk.keys.insert(place, handle);
                 handle
             }
@@ -370,8 +407,7 @@ impl Worker {
         let Ok(inside) = self.shared.token.module.enter(Instant::now() + BUSY_PAUSE) else {
             return;
         };
-        let dead =
-            desk.stamp.generation != inside.generation || desk.session.get_session_info().is_err();
+        let dead = desk.generation != inside.generation || desk.session.get_session_info().is_err();
         drop(inside);
         if dead {
             self.drop_session();
@@ -382,7 +418,7 @@ impl Worker {
     fn drop_session(&mut self) {
         let Some(desk) = self.desk.take() else { return };
         if let Ok(inside) = self.shared.token.module.enter(Instant::now() + BUSY_PAUSE)
-            && inside.generation == desk.stamp.generation
+            && inside.generation == desk.generation
         {
             // A dead session cannot be closed; nothing is lost.
             let _ = desk.session.close();
@@ -431,6 +467,10 @@ pub(super) fn typed(fault: Fault, token: &str) -> TokenError {
     match fault {
         Fault::Call(error) => TokenError::Call { token, reason: error.to_string() },
         Fault::Wrong => TokenError::WrongSignature { token },
+        Fault::LoggedOut => TokenError::Call {
+            token,
+            reason: "its login is lost and does not come back".to_owned(),
+        },
         Fault::Typed(error) => error,
     }
 }
@@ -442,4 +482,5 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Some devices end a session that was idle for 30 s.
 const IDLE: Duration = Duration::from_secs(15);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+const END_PATIENCE: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_millis(50);

@@ -12,6 +12,7 @@ use cryptoki::context::Pkcs11;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::error::RvError;
 use cryptoki::session::Session;
+use cryptoki::session::SessionState;
 use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 
@@ -34,8 +35,6 @@ pub struct Token {
 /// The login and what keeps it.
 struct Login {
     anchor: Option<Anchor>,
-    /// Counts logins, so that one failed login is repeated once, not by each session.
-    count: u64,
     /// Why the token is not used any more.
     stopped: Option<TokenError>,
 }
@@ -44,13 +43,6 @@ struct Anchor {
     session: Session,
     slot: Slot,
     generation: u64,
-}
-
-/// What a session belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub generation: u64,
-    pub login: u64,
 }
 
 /// A token as its module describes it.
@@ -73,7 +65,7 @@ pub struct TokenInfo {
 impl Token {
     /// A token that is not logged in yet.
     pub fn new(config: TokenConfig, module: Arc<Module>) -> Self {
-        let login = Mutex::new(Login { anchor: None, count: 0, stopped: None });
+        let login = Mutex::new(Login { anchor: None, stopped: None });
         Self { config, module, login }
     }
 
@@ -83,7 +75,7 @@ impl Token {
     }
 
     /// Opens a session; logs in where nobody did since the module was initialised.
-    pub(super) fn session(&self, inside: &Inside<'_>) -> Result<(Session, Stamp), Fault> {
+    pub(super) fn session(&self, inside: &Inside<'_>) -> Result<Session, Fault> {
         let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stopped) = &login.stopped {
             return Err(stopped.clone().into());
@@ -102,24 +94,20 @@ impl Token {
                 slot
             }
         };
-        let session = context.open_rw_session_no_drop(slot)?;
-        Ok((session, Stamp { generation: inside.generation, login: login.count }))
+        Ok(context.open_rw_session_no_drop(slot)?)
     }
 
-    /// Logs in again, unless somebody did since `seen`.
-    pub(super) fn log_in_again(&self, seen: Stamp) -> Result<(), Fault> {
+    /// Logs in again, unless another session did meanwhile: the login is the application's.
+    pub(super) fn log_in_again(&self) -> Result<(), Fault> {
         let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stopped) = &login.stopped {
             return Err(stopped.clone().into());
         }
-        if login.count != seen.login {
-            return Ok(());
+        let Some(anchor) = login.anchor.take() else { return Ok(()) };
+        if !is_logged_in(&anchor.session)? {
+            self.log_in(&anchor.session, anchor.slot, &mut login)?;
         }
-        let Some(Anchor { session, slot, generation }) = login.anchor.take() else {
-            return Ok(());
-        };
-        self.log_in(&session, slot, &mut login)?;
-        login.anchor = Some(Anchor { session, slot, generation });
+        login.anchor = Some(anchor);
         Ok(())
     }
 
@@ -142,10 +130,7 @@ impl Token {
         }
         let pin = self.config.pin.read(name, memory)?;
         match session.login(UserType::User, Some(&pin)) {
-            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                login.count += 1;
-                Ok(())
-            }
+            Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
             Err(error) if is_pin_fault(&error) => {
                 self.config.pin.remember_refused(name, memory);
                 stop(login, format!("its PIN was refused ({error})"))
@@ -177,6 +162,13 @@ impl Token {
             (Some(_), Some(_)) => Err(TokenError::ManyTokens { path, select, present }.into()),
         }
     }
+}
+
+/// Whether the user is logged in, as this session sees it. Without a login, private keys are not
+/// refused but invisible.
+pub(super) fn is_logged_in(session: &Session) -> Result<bool, Pkcs11Error> {
+    let state = session.get_session_info()?.session_state();
+    Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
 }
 
 impl std::fmt::Debug for Token {

@@ -1,0 +1,326 @@
+//! `obelisk crypto ...` on tokens: what is there, making keys, judging and trying them.
+//!
+//! The PIN comes from a file, never from an argument: arguments are seen by every user of a host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use zeroize::Zeroizing;
+
+use crate::cli::Context;
+use crate::cli::failure::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::network;
+use crate::cli::output::Cell;
+use crate::crypto::SigningKey;
+use crate::crypto::keys::Secret;
+use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::key::Tokens;
+use crate::crypto::providers::pkcs11::object::Found;
+use crate::crypto::providers::pkcs11::token;
+use crate::membership::msp;
+use crate::node::signer::card::KeyCard;
+use crate::node::signer::config::KeySection;
+use crate::node::signer::config::TokenSection;
+use crate::node::signer::tokens;
+use crate::types::limits;
+use crate::types::signature::Algorithm;
+
+/// Which token.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// The vendor's PKCS#11 library
+    #[arg(long, value_name = "FILE")]
+    module: PathBuf,
+    /// Label of the token
+    #[arg(long, value_name = "LABEL", required_unless_present_any = ["serial", "slot"])]
+    token: Option<String>,
+    /// Serial number of the token, instead of its label
+    #[arg(long, value_name = "SERIAL", conflicts_with = "token")]
+    serial: Option<String>,
+    /// Slot of the token, instead of its label
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["token", "serial"])]
+    slot: Option<u64>,
+    /// File that holds the user PIN, mode 0400
+    #[arg(long, value_name = "FILE")]
+    pin: PathBuf,
+}
+
+/// A key to make.
+#[derive(Args, Debug)]
+pub struct Keygen {
+    #[command(flatten)]
+    place: Place,
+    /// Identifier of the key on the token (CKA_ID), hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = id)]
+    id: String,
+    /// Algorithm: p256 or ed25519
+    #[arg(long, value_name = "NAME", default_value = "p256", value_parser = network::algorithm)]
+    algorithm: Algorithm,
+    /// New file for the key card, which enrols the key
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Put the key of this PKCS#8 PEM file onto the token instead of making one there; the key was
+    /// outside, and the signer takes it only where its configuration says imported = true
+    #[arg(long, value_name = "FILE")]
+    import: Option<PathBuf>,
+}
+
+/// A key to look at or to try.
+#[derive(Args, Debug)]
+pub struct Key {
+    #[command(flatten)]
+    place: Place,
+    /// Identifier of the key on the token (CKA_ID), hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = id)]
+    id: String,
+    /// Accept a key that was not made on the token
+    #[arg(long)]
+    imported: bool,
+}
+
+/// How long to measure.
+#[derive(Args, Debug)]
+pub struct Bench {
+    #[command(flatten)]
+    key: Key,
+    /// Signatures per row
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    signatures: usize,
+}
+
+/// The tokens of a module; nothing is logged in.
+pub fn list(module: &std::path::Path, context: &Context) -> Result<(), Failure> {
+    let mut opened = Tokens::new(Arc::new(fatal));
+    let module = opened.module(module).map_err(|error| failure(&error))?;
+    let found = token::list(&module).map_err(|error| failure(&error))?;
+    let columns = ["slot", "label", "serial", "model", "firmware", "note"];
+    let rows: Vec<Vec<Cell>> = found
+        .into_iter()
+        .map(|info| {
+            vec![
+                Cell::Number(info.slot),
+                Cell::Text(super::super::output::tame(&info.label)),
+                Cell::Text(super::super::output::tame(&info.serial)),
+                Cell::Text(super::super::output::tame(&info.model)),
+                Cell::Text(info.version),
+                Cell::maybe(info.unreadable.map(Cell::Text)),
+            ]
+        })
+        .collect();
+    context.output.table(&columns, &rows, "the module has no initialised token");
+    Ok(())
+}
+
+pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
+    if arguments.out.exists() {
+        let cause = format!("{} exists already", arguments.out.display());
+        return Err(Failure::usage(cause, "choose another file with --out"));
+    }
+    let section = arguments.place.section(limits::TOKEN_SESSIONS)?;
+    let opened = open(&section)?;
+    let name = section.name.clone();
+    let mut key = KeySection::on_token(&name, &arguments.id);
+    key.imported = arguments.import.is_some();
+    let select = tokens::select(&key.place());
+    let found = match &arguments.import {
+        None => opened.generate(&name, arguments.algorithm, &select),
+        Some(file) => {
+            let secret = secret(file)?;
+            opened.import(&name, &secret, &select)
+        }
+    }
+    .map_err(|error| failure(&error))?;
+    let signing = tokens::key(&key, &opened).map_err(|error| failure(&error))?;
+    let card = KeyCard::new(&*signing, key, section).map_err(|error| {
+        Failure::of(Exit::Internal, &error, "`obelisk crypto test` shows what the token does")
+    })?;
+    card.store(&arguments.out)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "choose another file with --out"))?;
+    context.output.object(&[
+        ("token", Cell::Text(name)),
+        ("id", Cell::Text(hex::encode(&found.id))),
+        ("algorithm", Cell::text_of(found.public.algorithm().name())),
+        ("public key", Cell::Text(hex::encode(found.public.as_bytes()))),
+        (
+            "made",
+            Cell::text_of(if arguments.import.is_some() { "outside" } else { "on the token" }),
+        ),
+        ("key card", Cell::Text(arguments.out.display().to_string())),
+    ]);
+    Ok(())
+}
+
+/// Every attribute that matters, of one key or of all.
+pub fn audit(place: &Place, context: &Context) -> Result<(), Failure> {
+    let section = place.section(1)?;
+    let found = open(&section)?.list(&section.name).map_err(|error| failure(&error))?;
+    let columns = ["id", "label", "algorithm", "attribute", "value", "wanted", "accepted"];
+    let rows: Vec<Vec<Cell>> = found.iter().flat_map(audited).collect();
+    context.output.table(&columns, &rows, "the token holds no P-256 or Ed25519 key");
+    let bad = found.iter().filter(|key| key.audit.iter().any(|finding| !finding.accepted)).count();
+    match bad {
+        0 => Ok(()),
+        bad => {
+            let cause = format!("{bad} of {} keys are not safe", found.len());
+            let fix = "make new ones with `obelisk crypto keygen`, enrol them, delete the others";
+            Err(Failure::new(Exit::Refused, cause, fix))
+        }
+    }
+}
+
+fn audited(key: &Found) -> Vec<Vec<Cell>> {
+    let row = |finding: &crate::crypto::providers::pkcs11::object::Finding| {
+        vec![
+            Cell::Text(hex::encode(&key.id)),
+            Cell::Text(super::super::output::tame(&key.label)),
+            Cell::text_of(key.public.algorithm().name()),
+            Cell::text_of(finding.attribute),
+            Cell::maybe(finding.value.map(Cell::Flag)),
+            Cell::Flag(finding.wanted),
+            Cell::Flag(finding.accepted),
+        ]
+    };
+    key.audit.iter().map(row).collect()
+}
+
+/// Signs through the whole way of the signer: audit, sessions, low s, verification.
+pub fn test(key: &Key, context: &Context) -> Result<(), Failure> {
+    let section = key.place.section(limits::TOKEN_SESSIONS)?;
+    let opened = open(&section)?;
+    let signing = key.signing(&section, &opened)?;
+    let messages: Vec<Vec<u8>> = (0..TEST_SIGNATURES).map(|n| vec![n as u8; n * 37]).collect();
+    let texts: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let failed = signing.sign_many(&texts).into_iter().find_map(Result::err);
+    if let Some(error) = failed {
+        let fix = "look at the token with the vendor's tool; `obelisk crypto audit` shows its keys";
+        return Err(Failure::of(Exit::Refused, &error, fix));
+    }
+    context.output.object(&[
+        ("token", Cell::Text(section.name.clone())),
+        ("algorithm", Cell::text_of(signing.public_key().algorithm().name())),
+        ("public key", Cell::Text(hex::encode(signing.public_key().as_bytes()))),
+        ("attributes", Cell::text_of("safe")),
+        ("signatures verified", Cell::Number(TEST_SIGNATURES as u64)),
+    ]);
+    Ok(())
+}
+
+/// Signatures per second over the number of sessions.
+pub fn bench(bench: &Bench, context: &Context) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for sessions in BENCH_SESSIONS {
+        let section = bench.key.place.section(sessions)?;
+        let opened = open(&section)?;
+        let signing = bench.key.signing(&section, &opened)?;
+        let message = [7; 100];
+        let lot = vec![&message[..]; sessions * 4];
+        signing.sign_many(&lot);
+        let (start, mut done) = (Instant::now(), 0);
+        while done < bench.signatures.max(1) {
+            for result in signing.sign_many(&lot) {
+                result.map_err(|error| {
+                    Failure::of(Exit::Refused, &error, "`obelisk crypto test` first")
+                })?;
+                done += 1;
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = done as f64 / seconds;
+        rows.push(vec![
+            Cell::Number(sessions as u64),
+            Cell::Number(done as u64),
+            Cell::Number(rate as u64),
+            Cell::Number((1e6 * sessions as f64 / rate) as u64),
+        ]);
+    }
+    let columns = ["sessions", "signatures", "per second", "us each"];
+    context.output.table(&columns, &rows, "nothing was measured");
+    Ok(())
+}
+
+impl Place {
+    /// As a signer's configuration would say it, with whole paths.
+    fn section(&self, sessions: usize) -> Result<TokenSection, Failure> {
+        let whole = |path: &PathBuf| {
+            std::fs::canonicalize(path).map_err(|error| {
+                let exit = match error.kind() {
+                    std::io::ErrorKind::NotFound => Exit::NotFound,
+                    _ => Exit::Usage,
+                };
+                Failure::new(
+                    exit,
+                    format!("cannot read {}: {error}", path.display()),
+                    "check the path",
+                )
+            })
+        };
+        let name = self.token.clone().or(self.serial.clone());
+        Ok(TokenSection {
+            name: name.unwrap_or_else(|| format!("slot-{}", self.slot.unwrap_or_default())),
+            module: whole(&self.module)?,
+            label: self.token.clone().unwrap_or_default(),
+            serial: self.serial.clone().unwrap_or_default(),
+            slot: self.slot,
+            pin: whole(&self.pin)?,
+            sessions,
+            ..TokenSection::default()
+        })
+    }
+}
+
+impl Key {
+    fn signing(
+        &self,
+        section: &TokenSection,
+        opened: &Tokens,
+    ) -> Result<Arc<dyn SigningKey>, Failure> {
+        let mut key = KeySection::on_token(&section.name, &self.id);
+        key.imported = self.imported;
+        tokens::key(&key, opened).map_err(|error| failure(&error))
+    }
+}
+
+fn open(section: &TokenSection) -> Result<Tokens, Failure> {
+    let fatal = Arc::new(fatal);
+    tokens::open(std::slice::from_ref(section), None, fatal).map_err(|error| failure(&error))
+}
+
+fn secret(file: &std::path::Path) -> Result<Secret, Failure> {
+    let pkcs8: Zeroizing<Vec<u8>> = msp::read_key(file)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "name a PKCS#8 PEM file"))?;
+    let [p256, ed25519] = Algorithm::ALL.map(|algorithm| Secret::parse(algorithm, &pkcs8));
+    p256.or(ed25519).map_err(|error| Failure::of(Exit::Usage, &error, "name a PKCS#8 PEM file"))
+}
+
+/// A token's refusal in this house's form.
+pub fn failure(error: &TokenError) -> Failure {
+    let exit = match error {
+        _ if error.is_final() => Exit::Final,
+        TokenError::KeyMissing { .. } | TokenError::NoToken { .. } => Exit::NotFound,
+        TokenError::KeyUnsafe { .. } | TokenError::KeyChanged { .. } => Exit::Refused,
+        TokenError::Call { .. } | TokenError::Late { .. } | TokenError::WrongSignature { .. } => {
+            Exit::Internal
+        }
+        _ => Exit::Usage,
+    };
+    Failure::of(exit, error, "look at the token with the vendor's tool")
+}
+
+fn fatal(reason: String) {
+    eprintln!("error: {reason}\nfix: restart what serves the token");
+    std::process::exit(Exit::Internal as i32);
+}
+
+fn id(text: &str) -> Result<String, String> {
+    match hex::decode(text) {
+        Ok(bytes) if (1..=ID_BYTES_MAX).contains(&bytes.len()) => Ok(hex::encode(bytes)),
+        _ => Err(format!("write 1 to {ID_BYTES_MAX} bytes in hexadecimal, as in 01")),
+    }
+}
+
+const ID_BYTES_MAX: usize = 64;
+const TEST_SIGNATURES: usize = 16;
+const BENCH_SESSIONS: [usize; 4] = [1, 2, 4, 8];

@@ -1,0 +1,258 @@
+//! Validators whose keys are on a token: from the token to a committed transaction, and what a
+//! token must not be.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use obelisk::client::invocation::Invocation;
+use obelisk::signer::remote;
+use obelisk::types::receipt::Status;
+use obelisk::types::signature::Algorithm;
+use serde_json::Value;
+
+use super::BINARY;
+use super::PATIENCE;
+use super::SignerProcess;
+use super::place;
+use super::refused;
+use super::softhsm::PIN;
+use super::softhsm::SoftHsm;
+use super::softhsm::run;
+use crate::cluster::Cluster;
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The README's way, command by command: token, key, network, signer, node, transaction. The
+/// private key is nowhere on the disk, and no output of any process holds the PIN.
+#[test]
+fn from_an_empty_token_to_a_committed_transaction() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let (card, public) = hsm.keygen("obelisk", "01", "p256");
+    let net = hsm.directory.path().join("net");
+    let port = free_ports();
+    run(Command::new(BINARY).args([
+        "network",
+        "create",
+        "--validators",
+        "1",
+        "--out",
+        &text(&net),
+        "--base-port",
+        &port.to_string(),
+        "--validator-key",
+        &format!("org1={}", text(&card)),
+    ]));
+    assert!(!net.join("org1/validator/validator/key.pem").exists());
+    let socket = net.join("org1/signer/signer.sock");
+    let log = hsm.directory.path().join("node.log");
+    let output = fs::File::create(&log).unwrap();
+    let mut signer = SignerProcess::start(&net.join("org1/signer.toml"), &socket, &hsm.environment);
+    let node = Command::new(BINARY)
+        .args(["node", "--config", &text(&net.join("org1/node.toml"))])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn();
+    let _node = Killed(node.unwrap());
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let done = Command::new(BINARY)
+            .args(["chaincode", "invoke", "configure", "show", "--network", &text(&net)])
+            .output()
+            .unwrap();
+        if done.status.success() {
+            break;
+        }
+        let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(Instant::now() < end, "{errors}\n{}", fs::read_to_string(&log).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let status: Value = serde_json::from_str(&remote::status(&place(&socket)).unwrap()).unwrap();
+    assert_eq!(status["keys"][0]["public_key"], hex::encode(public.as_bytes()));
+    assert!(status["tokens"][0]["signed"].as_u64() > Some(2), "{status}");
+    signer.kill();
+    assert!(!signer.errors().contains(PIN));
+    assert!(!fs::read_to_string(&log).unwrap().contains(PIN));
+}
+
+/// Four validators, their keys on one slow token (2 ms a signature), one signer; the signer is
+/// killed under load and the network goes on.
+#[test]
+fn four_validators_on_a_slow_token_survive_a_killed_signer() {
+    let Some(hsm) = SoftHsm::faulty() else { return };
+    let ids = ["01", "02", "03", "04"];
+    let keys =
+        ids.map(|id| hsm.keygen("obelisk", id, if id < "03" { "p256" } else { "ed25519" }).1);
+    hsm.script("fault sign do=latency ms=2");
+    let home = hsm.directory.path().join("signer");
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+    let (config, socket) = (home.join("signer.toml"), home.join("s"));
+    let mut process = None;
+    let cluster = Cluster::start_with(4, Algorithm::EcdsaP256, "pbft", &keys, |consortium, _| {
+        let mut text = "[signer]\nsocket = \"s\"\ndata = \"guard\"\n".to_owned();
+        for (i, id) in ids.iter().enumerate() {
+            text += &format!(
+                "[[validator]]\nname = \"org{i}/validator\"\ngenesis = {:?}\n\
+                     key = {{ token = \"obelisk\", id = \"{id}\" }}\n",
+                consortium.genesis_path
+            );
+        }
+        text += &hsm.token_section("obelisk");
+        fs::write(&config, text).unwrap();
+        process = Some(SignerProcess::start(&config, &socket, &hsm.environment));
+        format!("[signer]\nmode = \"process\"\nsocket = {socket:?}\n")
+    });
+    let mut process = process.unwrap();
+    let harmless = || Invocation::new("configure", "show");
+    cluster.invoke(0, &harmless());
+    let stop = AtomicBool::new(false);
+    let last = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut last = cluster.invoke(1, &harmless()).height;
+            while !stop.load(Ordering::Relaxed) {
+                last = last.max(cluster.invoke(1, &harmless()).height);
+            }
+            last
+        });
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(400));
+            process.kill();
+            process.start_again(&socket);
+        }
+        stop.store(true, Ordering::Relaxed);
+        load.join().unwrap()
+    });
+    let located = cluster.invoke(3, &harmless());
+    assert_eq!(located.receipt.status, Status::Ok);
+    cluster.converge(last.max(located.height));
+}
+
+/// A network of one with a key on the token; its signer's configuration.
+fn configured(hsm: &SoftHsm) -> PathBuf {
+    let (card, _) = hsm.keygen("obelisk", "01", "p256");
+    let net = hsm.directory.path().join("net");
+    let card = format!("org1={}", text(&card));
+    let flags = ["--validators", "1", "--out", &text(&net), "--validator-key", &card];
+    run(Command::new(BINARY).args(["network", "create"]).args(flags));
+    net.join("org1/signer.toml")
+}
+
+fn change(config: &Path, from: &str, to: &str) -> String {
+    let good = fs::read_to_string(config).unwrap();
+    assert!(good.contains(from), "{from}: {good}");
+    fs::write(config, good.replace(from, to)).unwrap();
+    good
+}
+
+/// A wrong PIN is tried once, however often the signer is started, and again once its file is
+/// written anew.
+#[test]
+fn a_wrong_pin_is_tried_once() {
+    let Some(hsm) = SoftHsm::faulty() else { return };
+    let config = configured(&hsm);
+    let wrong = hsm.write_pin("wrong", "canary-0815");
+    let pin = text(&hsm.directory.path().join("pin"));
+    change(&config, &pin, &text(&wrong));
+    let before = hsm.counters()["login"];
+    for _ in 0..3 {
+        let (code, errors) = refused(&config, &hsm.environment);
+        assert_eq!(code, 78, "{errors}");
+        assert!(errors.contains("PIN") && !errors.contains("0815"), "{errors}");
+    }
+    // The counters begin anew with each process; the last ones did not get as far as a login.
+    assert_eq!(hsm.counters().get("login").copied().unwrap_or(0), 0, "{before}");
+    hsm.write_pin("wrong", PIN);
+    let socket = config.with_file_name("signer").join("signer.sock");
+    SignerProcess::start(&config, &socket, &hsm.environment);
+}
+
+/// Missing or replaced modules, missing, doubled, foreign and unsafe keys, and PINs that others can
+/// read: one clear error each.
+#[test]
+fn every_fault_of_a_token_is_one_clear_error() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let config = configured(&hsm);
+    let expect = |from: &str, to: &str, words: &str| {
+        let good = change(&config, from, to);
+        let (code, errors) = refused(&config, &hsm.environment);
+        assert_eq!(code, 2, "{errors}");
+        assert!(errors.contains(words), "{words}: {errors}");
+        fs::write(&config, good).unwrap();
+    };
+    let module = text(&fs::canonicalize(&hsm.module).unwrap());
+    let copy = hsm.directory.path().join("copy.so");
+    expect(&module, "/usr/lib/no-such-module.so", "no-such-module.so");
+    expect(&module, "/bin/true", "cannot be used");
+    fs::write(&copy, b"an elf with PKCS11SPY in its text").unwrap();
+    expect(&module, &text(&copy), "is a spy");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o777)).unwrap();
+    expect(&module, &text(&copy), "changed by others");
+    expect("label = \"obelisk\"", "label = \"other\"", "label \"obelisk\"");
+    expect("id = \"01\"", "id = \"77\"", "no private key");
+    hsm.keygen("obelisk", "05", "p256");
+    expect("id = \"01\"", "id = \"05\"", "no validator of the network");
+    let pin = text(&hsm.directory.path().join("pin"));
+    let open = hsm.write_pin("open", PIN);
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    expect(&pin, &text(&open), "others can read");
+    hsm.make_token("obelisk");
+    let twins = refused(&config, &hsm.environment).1;
+    assert!(twins.contains("several tokens"), "{twins}");
+}
+
+/// A key that came from outside is told from one made on the token, in the audit and at start; two
+/// keys with one id are refused.
+#[test]
+fn imported_and_doubled_keys_are_refused() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let config = configured(&hsm);
+    let key = config.with_file_name("admin").join("admin/key.pem");
+    let card = text(&hsm.directory.path().join("imported.toml"));
+    let more = ["--id", "09", "--out", &card, "--import", &text(&key)];
+    let output = hsm.crypto("keygen", "obelisk", &more);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let good = change(&config, "id = \"01\"", "id = \"09\"");
+    let errors = refused(&config, &hsm.environment).1;
+    assert!(errors.contains("CKA_LOCAL is false"), "{errors}");
+    fs::write(&config, &good).unwrap();
+    let audit = hsm.crypto("audit", "obelisk", &[]);
+    assert_eq!(audit.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&audit.stdout).contains("CKA_NEVER_EXTRACTABLE"));
+    let again = hsm.crypto("keygen", "obelisk", &["--id", "01", "--out", &format!("{card}2")]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already"));
+    let tested = hsm.crypto("test", "obelisk", &["--id", "01"]);
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+    let mut command = Command::new("softhsm2-util");
+    command.args(["--import", &text(&key), "--token", "obelisk", "--label", "twin", "--id", "01"]);
+    command.args(["--pin", PIN, "--force"]);
+    run(command.envs(hsm.environment.iter().cloned()));
+    let errors = refused(&config, &hsm.environment).1;
+    assert!(errors.contains("2 private keys"), "{errors}");
+}
+
+fn free_ports() -> u16 {
+    // Ten ports from one that is free; the system gives such ones far apart.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port().min(65_000)
+}
