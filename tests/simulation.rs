@@ -41,6 +41,20 @@ fn every_plugin_holds_its_promises_over_many_seeds() {
     }
 }
 
+/// A crash keeps the guard's record of a view-change and loses the log's: a single replica has
+/// nobody to wait for and must go on in the next view.
+#[test]
+fn refused_view_change_of_a_single_replica_does_not_stop_it() {
+    holds_seed("pbft", 37_182);
+}
+
+/// The primary of a past view delivers what the others order, since null requests are the same in
+/// every view; it must notice that its view has passed.
+#[test]
+fn primary_of_a_past_view_joins_the_others_on_an_idle_network() {
+    holds_seed("pbft", 21_239);
+}
+
 /// Without faults nobody changes the view or needs to fetch anything.
 #[test]
 fn a_calm_network_stays_in_its_first_view() {
@@ -306,6 +320,12 @@ fn holds(row: &Plugin, options: &Options) -> Outcome {
         panic!("{}\n{}", traced.trace.join("\n"), replay::explain(&traced));
     }
     outcome
+}
+
+/// A seed that once broke a promise; its options are printed where it does so again.
+fn holds_seed(plugin: &str, seed: u64) {
+    let row = consensus::plugin(plugin).expect("a row");
+    holds(row, &Options::from_seed(row, seed));
 }
 
 fn count(outcome: &Outcome, what: &str) -> u64 {

@@ -24,7 +24,8 @@
 //! 5. After a restart the driver builds the core anew from the ledger's tip and the records that
 //!    were persisted since the last `Compact`, in order, then announces every batch it still holds
 //!    with `BatchAvailable`.
-//! 6. A core bounds all its tables by the window and the number of replicas; a message outside is
+//! 6. A draft whose slot the guard holds another text for is not sent: the core hears `Refused`.
+//! 7. A core bounds all its tables by the window and the number of replicas; a message outside is
 //!    dropped.
 
 pub mod noops;
@@ -80,6 +81,10 @@ pub enum Input {
     /// A message whose signatures, nested ones included, were checked. Own messages arrive here
     /// too.
     Message(Verified<Envelope>),
+    /// The guard holds another text for this slot, or has forgotten it: the draft was not signed
+    /// and never will be. It happens after a crash that kept the guard's record and lost the
+    /// core's; the text on record was then never sent, and nobody knows it any more.
+    Refused(Slot),
     /// A timer ran out. A timer that was disarmed or armed again meanwhile does not fire.
     TimerFired(Timer),
     /// The driver's clock, milliseconds since 1970, given before other inputs; used for proposals

@@ -96,7 +96,7 @@ impl Core for Noops {
             Input::BatchAvailable(batch) => self.on_batch(batch),
             Input::Message(envelope) => self.on_message(envelope.into_inner(), effects),
             Input::TimerFired(Timer::Retransmit) => self.on_retransmit(effects),
-            Input::TimerFired(_) => {}
+            Input::TimerFired(_) | Input::Refused(_) => {}
             Input::Executed(executed) => {
                 self.executed = self.executed.max(executed.sequence);
                 self.forget_executed();

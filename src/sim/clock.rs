@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::consensus::Timer;
 use crate::sim::keys::Wire;
 use crate::types::ids::Height;
+use crate::types::vote::Slot;
 
 /// One second of virtual time, microseconds.
 pub const SECOND_US: u64 = 1_000_000;
@@ -27,6 +28,8 @@ pub enum Event {
     Receive { node: NodeIndex, wire: Rc<Wire> },
     /// A node's own signed message comes back to it.
     Loopback { node: NodeIndex, incarnation: u64, wire: Rc<Wire> },
+    /// The guard refused a draft of the core.
+    Refused { node: NodeIndex, incarnation: u64, slot: Slot },
     /// A persona held this message back until now.
     Late { node: NodeIndex, to: u16, wire: Rc<Wire> },
     /// A batch body reaches a node.

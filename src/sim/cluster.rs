@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::consensus::CoreStatus;
 use crate::consensus::Effect;
 use crate::consensus::FaultModel;
+use crate::consensus::Input;
 use crate::consensus::Plugin;
 use crate::sim::Outcome;
 use crate::sim::checkers::Checker;
@@ -182,6 +183,11 @@ impl<'a> Cluster<'a> {
             Event::Receive { node, wire } => self.on_receive(node, &wire),
             Event::Loopback { node, incarnation, wire } => {
                 self.on_loopback(node, incarnation, &wire);
+            }
+            Event::Refused { node, incarnation, slot } => {
+                if self.alive(node, incarnation) {
+                    self.input(node, Input::Refused(slot));
+                }
             }
             Event::Late { node, to, wire } => self.transmit(node, ReplicaId(to), &wire),
             Event::Body { node, batch } => self.on_body(node, batch),

@@ -147,7 +147,9 @@ impl Cluster<'_> {
             self.checker.on_sign(id, draft.slot, &draft.body, digest);
             if let Some(slot) = draft.slot {
                 if !self.cleared(at, slot, digest) {
-                    return;
+                    let incarnation = self.nodes[at].incarnation;
+                    let event = Event::Refused { node: at, incarnation, slot };
+                    return self.queue.schedule(self.now_us, event);
                 }
                 vote = Some((slot, digest));
             }

@@ -61,6 +61,9 @@ impl Pbft {
             return;
         }
         self.note_ahead(sender, status.delivered);
+        if status.active {
+            self.note_view(sender, status.view);
+        }
         let n = self.replicas.len() as u64;
         let turn = (u64::from(self.me.0) + n - u64::from(status.ask.0) % n) % n;
         let bulk = turn < BULK_SENDERS;
@@ -190,6 +193,29 @@ impl Pbft {
             let known = self.ahead.entry(replica).or_default();
             *known = sequence.max(*known);
         }
+    }
+
+    /// Notes a view that a replica takes part in: it votes there, assigns there, or says so.
+    pub(super) fn note_view(&mut self, replica: ReplicaId, view: View) {
+        if replica != self.me {
+            let known = self.views.entry(replica).or_default();
+            *known = view.max(*known);
+        }
+    }
+
+    /// True where f+1 others take part in a view above this replica's: one of them is correct, so
+    /// that view has begun. A replica may follow the order without noticing: null requests are the
+    /// same in every view.
+    pub(super) fn is_in_a_past_view(&self) -> bool {
+        let mut views: Vec<View> = self.views.values().copied().collect();
+        views.sort_unstable_by(|a, b| b.cmp(a));
+        views.get(self.replicas.weak_quorum() - 1).is_some_and(|view| *view > self.view)
+    }
+
+    /// Tells the primary of a view that was left where this replica stands.
+    pub(super) fn wake(&self, primary: ReplicaId, effects: &mut Vec<Effect>) {
+        let message = self.draft(None, &Message::Status(self.standing(true)));
+        effects.push(Effect::Send { to: primary, message });
     }
 
     /// These replicas without this one.

@@ -33,6 +33,10 @@
 //! * A replica that hears no quorum does not suspect: cut off, it stays in its view and comes back
 //!   as a laggard instead of alone in a higher view.
 //! * A replica that waits alone in a higher view for long is joined there, ever more rarely.
+//! * A demand for a view that the guard refuses, because a crash lost the record of an earlier one,
+//!   is given up for a demand for the next view: the demand on record never left.
+//! * The primary of a view that others left hears from them where they stand; who sees f+1 others
+//!   in a higher view asks for its new-view.
 //! * A later null request's certificate lets a laggard skip the null requests below it: it binds
 //!   the hash of the last block.
 //! * Where view-changes bring back two proposals with one batch, the upper one becomes a null
@@ -146,6 +150,8 @@ pub struct Pbft {
     composed: Option<View>,
     /// Highest sequence number each other replica says it delivered.
     ahead: BTreeMap<ReplicaId, SequenceNumber>,
+    /// Highest view each other replica was seen to take part in.
+    views: BTreeMap<ReplicaId, View>,
     /// For each replica alone in a higher view: ticks it waits, and times it was joined.
     lone: BTreeMap<ReplicaId, (u64, u32)>,
     /// Catch-ups that each such word led to since the last delivery.
@@ -202,6 +208,7 @@ impl Pbft {
             new_view_top: None,
             composed: None,
             ahead: BTreeMap::new(),
+            views: BTreeMap::new(),
             lone: BTreeMap::new(),
             doubts: BTreeMap::new(),
             accused: BTreeSet::new(),
@@ -224,12 +231,16 @@ impl Pbft {
         self.pace.heard.insert(sender);
         match message {
             Message::PrePrepare { view, proposal } => {
+                self.note_view(sender, view);
                 self.on_pre_prepare(envelope, view, proposal, effects);
             }
             Message::Vote(vote) if vote.slot.phase == Phase::Checkpoint => {
                 self.on_checkpoint_vote(&envelope, vote, effects);
             }
-            Message::Vote(vote) => self.on_agreement_vote(&envelope, vote, effects),
+            Message::Vote(vote) => {
+                self.note_view(sender, vote.slot.view);
+                self.on_agreement_vote(&envelope, vote, effects);
+            }
             Message::ViewChange(message) => self.on_view_change(envelope, message, effects),
             Message::NewView(message) => self.on_new_view(envelope, &message, effects),
             Message::Status(status) => self.on_status(sender, &status, effects),
@@ -276,6 +287,7 @@ impl Core for Pbft {
             Input::Start => self.on_start(effects),
             Input::BatchAvailable(reference) => self.on_batch_available(reference),
             Input::Message(message) => self.on_message(message.into_inner(), effects),
+            Input::Refused(slot) => self.on_refused(slot, effects),
             Input::TimerFired(timer) => self.on_timer(timer, effects),
             Input::Executed(executed) => self.on_executed(executed, effects),
             Input::Restored { tip, checkpoint } => self.on_restored(tip, checkpoint, effects),

@@ -51,7 +51,13 @@ impl Pbft {
     ) {
         let (sender, n) = (envelope.sender, proposal.sequence);
         let current = view == self.view && self.view_active;
-        if sender != self.replicas.primary(view) || !self.log.covers(n) || view < self.view {
+        if sender != self.replicas.primary(view) {
+            return;
+        }
+        if view < self.view && self.view_active && sender != self.me {
+            self.wake(sender, effects);
+        }
+        if view < self.view || !self.log.covers(n) {
             return;
         }
         if let Some(a) = self.log.find(n).and_then(|e| e.assignment.as_mut()).filter(|_| current) {

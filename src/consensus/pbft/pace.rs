@@ -185,7 +185,7 @@ impl Pbft {
         }
     }
 
-    fn demand_next_view(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn demand_next_view(&mut self, effects: &mut Vec<Effect>) {
         let Some(next) = self.view.next() else { return };
         self.pace.on_view_failed();
         self.start_view_change(next, effects);
@@ -214,7 +214,8 @@ impl Pbft {
         }
         let oldest = self.batches.in_order().next().map(|p| p.tick);
         let waiting = oldest.is_some_and(|tick| tick + 2 < self.pace.tick);
-        if stalled || unproven || waiting || self.is_behind() || !self.view_active {
+        let behind = self.is_behind() || self.is_in_a_past_view();
+        if stalled || unproven || waiting || behind || !self.view_active {
             self.send_status(effects);
         }
         if self.view_active && self.primary_is_unfair(oldest) && self.hears_quorum() {
@@ -293,6 +294,7 @@ impl Pbft {
         let weak = self.replicas.weak_quorum();
         !self.view_active
             || self.is_behind()
+            || self.is_in_a_past_view()
             || !self.finals.is_empty()
             || self.view_changes.values().any(|(_, m)| m.view > self.view)
             || self.checkpoints.own_above(self.log.low()).next().is_some()

@@ -40,6 +40,7 @@ use crate::types::ids::View;
 use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::vote::Phase;
+use crate::types::vote::Slot;
 
 /// What a quorum of view-changes makes of the sequence numbers above the stable checkpoint.
 #[derive(Debug)]
@@ -71,6 +72,20 @@ impl Pbft {
         effects.push(Effect::Persist(Record::ViewChange { body: body.clone() }.to_log()));
         effects.push(Effect::Broadcast(self.view_change_draft(body.clone())));
         self.own_view_change = Some(body);
+    }
+
+    /// The guard holds another text for a slot, recorded just before a crash that lost this
+    /// replica's own record of it. Nothing was sent then, so nobody waits for it; but without its
+    /// demand, or without its assignments as primary, this replica cannot take part in the view.
+    pub(super) fn on_refused(&mut self, slot: Slot, effects: &mut Vec<Effect>) {
+        let needed = match slot.phase {
+            Phase::ViewChange => !self.view_active,
+            Phase::PrePrepare => self.view_active && slot.sequence > self.tip.sequence,
+            _ => false,
+        };
+        if needed && slot.view == self.view && slot.epoch == self.replicas.epoch() {
+            self.demand_next_view(effects);
+        }
     }
 
     /// A view-change of any replica, this one included.

@@ -77,6 +77,7 @@ use crate::types::limits;
 use crate::types::signature::Signature;
 use crate::types::verified::Verified;
 use crate::types::vote;
+use crate::types::vote::Slot;
 
 /// What the station consumes.
 pub enum OrderInput {
@@ -153,6 +154,8 @@ pub struct Order {
     timers: Timers,
     effects: Vec<Effect>,
     loopback: VecDeque<Envelope>,
+    /// Slots of the last round's drafts that the guard refused.
+    refused: Vec<Slot>,
     outgoing: Vec<Outgoing>,
     /// Messages that the signer could not sign; asked again, oldest first.
     unsigned: VecDeque<Outgoing>,
@@ -181,6 +184,7 @@ impl Order {
             timers: Timers::default(),
             effects: Vec::new(),
             loopback: VecDeque::new(),
+            refused: Vec::new(),
             outgoing: Vec::new(),
             unsigned: VecDeque::new(),
             dirty: false,
@@ -203,13 +207,17 @@ impl Order {
             self.hand_over();
             self.release()?;
             let own: Vec<Envelope> = self.loopback.drain(..).collect();
-            let wait = match own.is_empty() {
+            let refused = std::mem::take(&mut self.refused);
+            let wait = match own.is_empty() && refused.is_empty() {
                 false => Duration::ZERO,
                 true => self.timers.until_next(Instant::now(), self.idle_wait()),
             };
             self.clock();
             for envelope in own {
                 self.step(Input::Message(Verified::by_checked_signatures(envelope)));
+            }
+            for slot in refused {
+                self.step(Input::Refused(slot));
             }
             match inputs.recv_timeout(wait) {
                 Ok(OrderInput::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -498,6 +506,9 @@ impl Order {
             // A refused or unsigned vote is simply not cast: silence is safe.
             Err(error) => {
                 tracing::error!(%error, "a consensus message was not signed and is not sent");
+                if let SignError::Conflict { slot } | SignError::Forgotten { slot, .. } = error {
+                    self.refused.push(slot);
+                }
                 return Ok(());
             }
         };

@@ -222,3 +222,38 @@ fn restored_moves_the_tip_forward_only() {
     let effects = three.commit(0, &proposal(0, 2, &[2]));
     assert_eq!(deliveries(&effects).len(), 1, "the pipe goes on above");
 }
+
+/// A primary that proposes in a view others left is told where they stand, and answers no more.
+#[test]
+fn primary_of_a_past_view_is_told() {
+    let mut three = Solo::new(setup(4, 3));
+    let demands = [0, 1, 2].map(|i| view_change(i, 3, 0, Vec::new()));
+    three.receive(new_view(3, &demands, &[]));
+    let effects = three.receive(pre_prepare(2, &Proposal::null(SequenceNumber(1))));
+    let told = sent(&effects);
+    let [Message::Status(status)] = told.as_slice() else { panic!("one status, not {told:?}") };
+    assert_eq!((status.view, status.active, status.answer), (View(3), true, true));
+    let effects = three.receive(message(
+        1,
+        &Message::PrePrepare { view: View(2), proposal: Proposal::null(SequenceNumber(1)) },
+    ));
+    assert!(effects.is_empty(), "who is not that view's primary is not answered");
+}
+
+/// Who sees f+1 others vote in a higher view asks for that view, though nothing else is missing.
+#[test]
+fn replica_in_a_past_view_asks_for_the_present_one() {
+    let mut two = Solo::new(setup(4, 2));
+    let null = Proposal::null(SequenceNumber(1)).digest(&chain());
+    let first = two.receive(vote(1, Phase::Prepare, 3, 1, null));
+    assert!(!arms_retransmission(&first), "one replica alone may lie");
+    let second = two.receive(vote(3, Phase::Prepare, 3, 1, null));
+    assert!(arms_retransmission(&second));
+    two.receive(vote(0, Phase::Prepare, 0, 1, null));
+    let tick = broadcasts(&two.step(Input::TimerFired(Timer::Retransmit)));
+    assert!(tick.iter().any(|m| matches!(m, Message::Status(s) if s.view == View(0))));
+}
+
+fn arms_retransmission(effects: &[Effect]) -> bool {
+    effects.iter().any(|e| matches!(e, Effect::Arm { timer: Timer::Retransmit, .. }))
+}

@@ -127,6 +127,43 @@ fn restarted_new_primary_composes_nothing() {
     assert!(bodies(&effects, Phase::NewView).is_empty());
 }
 
+/// A demand that the guard refuses is no demand: the replica leaves the view for the next one.
+#[test]
+fn refused_view_change_is_given_up_for_the_next_view() {
+    let mut three = Solo::new(setup(4, 3));
+    three.receive(view_change(1, 1, 0, Vec::new()));
+    let effects = three.receive(view_change(2, 1, 0, Vec::new()));
+    let draft = effects.iter().find_map(|e| match e {
+        Effect::Broadcast(draft)
+            if !bodies(std::slice::from_ref(e), Phase::ViewChange).is_empty() =>
+        {
+            Some(draft.clone())
+        }
+        _ => None,
+    });
+    let slot = draft.expect("demands view 1").slot.expect("under a slot");
+    let effects = three.step(Input::Refused(slot));
+    assert_eq!((three.0.view, three.0.view_active), (View(2), false));
+    assert_eq!(bodies(&effects, Phase::ViewChange).len(), 1);
+    assert!(!records(&effects).is_empty(), "recorded before it is sent");
+    let again = three.step(Input::Refused(slot));
+    assert!(bodies(&again, Phase::ViewChange).is_empty(), "a view that was left already");
+}
+
+/// A primary whose assignment the guard refuses cannot lead its view and says so.
+#[test]
+fn refused_assignment_ends_the_primarys_view() {
+    let mut zero = Solo::new(setup(4, 0));
+    let effects = zero.step(Input::BatchAvailable(batch(1)));
+    let slot = effects.iter().find_map(|e| match e {
+        Effect::Broadcast(draft) => draft.slot.filter(|s| s.phase == Phase::PrePrepare),
+        _ => None,
+    });
+    let effects = zero.step(Input::Refused(slot.expect("proposes")));
+    assert_eq!(bodies(&effects, Phase::ViewChange).len(), 1);
+    assert_eq!((zero.0.view, zero.0.view_active), (View(1), false));
+}
+
 /// In a later view: the view, its assignments and the votes in it come back.
 #[test]
 fn restart_in_a_later_view_comes_back_to_it() {
