@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use obelisk::consensus;
+use obelisk::consensus::Claim;
 use obelisk::consensus::Core;
 use obelisk::consensus::CoreStatus;
 use obelisk::consensus::Effect;
@@ -15,6 +16,11 @@ use obelisk::consensus::PLUGINS;
 use obelisk::consensus::Plugin;
 use obelisk::consensus::Setup;
 use obelisk::consensus::Timer;
+use obelisk::consensus::evidence::Accusation;
+use obelisk::consensus::evidence::EvidenceError;
+use obelisk::consensus::evidence::Judge;
+use obelisk::pipeline::order::evidence;
+use obelisk::pipeline::order::evidence::EvidenceFolder;
 use obelisk::sim;
 use obelisk::sim::Outcome;
 use obelisk::sim::options::Action;
@@ -23,6 +29,10 @@ use obelisk::sim::options::Options;
 use obelisk::sim::options::Persona;
 use obelisk::sim::options::Sabotage;
 use obelisk::sim::replay;
+use obelisk::types::codec::Decode;
+use obelisk::types::codec::Encode;
+use obelisk::types::ids::ReplicaId;
+use obelisk::types::signature::PublicKey;
 
 /// Random networks with random faults hold every promise, and the interesting things do happen.
 #[test]
@@ -107,6 +117,48 @@ fn equivocating_primary_is_accused_and_replaced() {
             views += count(&outcome, "views_entered");
         }
         assert!(accusations > 0 && views > 0, "accused {accusations}, views {views}");
+    }
+}
+
+/// What an equivocating primary leaves behind is evidence that stands alone: kept as a file, read
+/// again, judged by nothing but the network's document. Whatever is changed about it is refused.
+#[test]
+fn evidence_of_an_equivocating_primary_is_kept_and_judged_alone() {
+    let row = byzantine().next().expect("a row");
+    let outcome = (0..20)
+        .map(|seed| holds(row, &calm(row, seed, 4, 8_000).with_persona(0, Persona::Equivocator)))
+        .find(|outcome| !outcome.evidence.is_empty())
+        .expect("somebody saw both texts");
+    let parameters = outcome.options.parameters;
+    let (chain, replicas) = (outcome.chain, outcome.replicas.clone());
+    let judge = Judge { chain, replicas, parameters, plugin: row };
+    let verify = |_: &PublicKey, c: &Claim| outcome.keys.verify(c.replica, &c.text, &c.signature);
+
+    let dir = tempfile::tempdir().unwrap();
+    let folder = EvidenceFolder::open(dir.path(), chain).unwrap();
+    for bytes in &outcome.evidence {
+        folder.keep(&judge.judge(bytes, verify).unwrap()).unwrap();
+    }
+    let kept = evidence::read(dir.path()).unwrap();
+    assert!(!kept.is_empty());
+    for bytes in &kept {
+        let found = judge.judge(bytes, verify).unwrap();
+        assert_eq!(found.culprit.0, 0);
+        for at in 0..bytes.len() {
+            let mut forged = bytes.to_vec();
+            forged[at] ^= 1;
+            assert!(judge.judge(&forged.into(), verify).is_err(), "byte {at} counts for nothing");
+        }
+        let accusation = Accusation::from_bytes(bytes).unwrap();
+        let once = accusation.messages[..1].to_vec();
+        for messages in [Vec::new(), once.clone(), [once.clone(), once].concat()] {
+            let weak = Accusation { messages, ..accusation.clone() };
+            let refused = judge.judge(&weak.to_bytes(), verify);
+            assert!(matches!(refused, Err(EvidenceError::NoOffence(_))), "{refused:?}");
+        }
+        let other = Accusation { culprit: ReplicaId(1), ..accusation.clone() };
+        let refused = judge.judge(&other.to_bytes(), verify);
+        assert!(matches!(refused, Err(EvidenceError::NoOffence(ReplicaId(1)))), "{refused:?}");
     }
 }
 
@@ -293,6 +345,7 @@ fn copy(row: &Plugin) -> Plugin {
         replicas_min: row.replicas_min,
         build: row.build,
         claims: row.claims,
+        offence: row.offence,
     }
 }
 

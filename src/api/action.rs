@@ -27,6 +27,7 @@ use crate::types::genesis::Genesis;
 use crate::types::ids::BlockHash;
 use crate::types::ids::ChainId;
 use crate::types::ids::Height;
+use crate::types::ids::ReplicaId;
 use crate::types::ids::TxId;
 use crate::types::receipt::BlockResult;
 use crate::types::transaction::Transaction;
@@ -64,6 +65,8 @@ pub enum Action {
     Status,
     /// The genesis document.
     Genesis,
+    /// Evidence kept against replicas that broke the protocol.
+    Accusations,
     /// Is the process alive?
     Alive,
     /// Does the node serve its purpose?
@@ -104,6 +107,8 @@ pub enum Answer {
     History(Vec<PastValue>),
     /// To `Follow`.
     Follow(Follower),
+    /// To `Accusations`: culprit by culprit.
+    Accusations(Vec<AccusationEntry>),
     /// To `Status`.
     Status(Box<NodeStatus>),
     /// To `Alive`.
@@ -199,6 +204,17 @@ pub struct StateEvidence {
     pub checkpoint: Option<Arc<CheckpointProof>>,
 }
 
+/// A piece of evidence that this node keeps.
+#[derive(Clone, Debug)]
+pub struct AccusationEntry {
+    /// Seat of the accused replica.
+    pub culprit: ReplicaId,
+    /// What it did, in words; none where this build cannot read the piece.
+    pub offence: Option<&'static str>,
+    /// The evidence, encoded: judged offline against the genesis document.
+    pub evidence: Bytes,
+}
+
 /// One past value of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastValue {
@@ -213,7 +229,8 @@ pub struct PastValue {
 /// An action without its parameters: a row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// `Chain`, `Checkpoint`, `Block`, `Result`, `Transaction`, `Receipt`, `Proof`, `Genesis`.
+    /// `Chain`, `Checkpoint`, `Block`, `Result`, `Transaction`, `Receipt`, `Proof`, `Genesis`,
+    /// `Accusations`.
     Ledger,
     /// `State`, `History`.
     State,
@@ -292,7 +309,8 @@ impl Action {
             | Self::Transaction(_)
             | Self::Receipt { .. }
             | Self::Proof(_)
-            | Self::Genesis => Kind::Ledger,
+            | Self::Genesis
+            | Self::Accusations => Kind::Ledger,
             Self::State { .. } | Self::History { .. } => Kind::State,
             Self::Query { .. } => Kind::Query,
             Self::Submit { .. } | Self::SubmitMany(_) => Kind::Submit,

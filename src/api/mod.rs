@@ -30,11 +30,13 @@ pub mod rest;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 #[cfg(feature = "grpc")]
 use tokio::sync::watch;
 
+use crate::api::action::AccusationEntry;
 use crate::api::action::Action;
 use crate::api::action::Answer;
 use crate::api::action::ChainTip;
@@ -49,11 +51,14 @@ use crate::api::auth::Caller;
 use crate::api::auth::Connection;
 use crate::api::checkpoint::Checkpoints;
 use crate::api::failure::Failure;
+use crate::consensus::evidence::Accusation;
+use crate::consensus::evidence::Judge;
 use crate::ledger::LedgerError;
 use crate::ledger::read_write_set::StateKey;
 use crate::pipeline::handle::Handle;
 use crate::pipeline::refusal::Refusal;
 use crate::types::block::Block;
+use crate::types::codec::Decode;
 use crate::types::codec::Encode;
 use crate::types::evidence::CheckpointProof;
 use crate::types::evidence::ReceiptProof;
@@ -184,8 +189,24 @@ impl Service {
                 let value = |(height, index, deleted)| PastValue { height, index, deleted };
                 Ok(Answer::History(past.into_iter().map(value).collect()))
             }
+            Action::Accusations => self.accusations(),
             _ => Err(Failure::internal("not a read of the ledger")),
         }
+    }
+
+    fn accusations(&self) -> Result<Answer, Failure> {
+        let pieces = self
+            .handle
+            .evidence()
+            .map_err(|error| Failure::internal(format!("the evidence cannot be read: {error}")))?;
+        let judge = Judge::of(self.handle.genesis())
+            .map_err(|error| Failure::internal(error.to_string()))?;
+        let entry = |evidence: Bytes| {
+            let accusation = Accusation::from_bytes(&evidence).ok()?;
+            let (culprit, offence) = (accusation.culprit, judge.offence(&accusation));
+            Some(AccusationEntry { culprit, offence, evidence })
+        };
+        Ok(Answer::Accusations(pieces.into_iter().filter_map(entry).collect()))
     }
 
     fn chain(&self) -> Result<Answer, Failure> {

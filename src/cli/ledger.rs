@@ -1,13 +1,14 @@
 //! `obelisk ledger`: reads a node's data directory without a node and trusts nothing in it.
 //!
-//! Only the genesis document says whose signatures count. The directory is locked for the time, so
-//! a running node and this never meet.
+//! Only the genesis document says whose signatures count. The directory is locked while blocks are
+//! read, so a running node and this never meet; evidence is read beside a running node.
 
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use clap::Args;
 use clap::Subcommand;
 use nix::fcntl::Flock;
@@ -19,20 +20,25 @@ use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Cell;
 use crate::client::verify::Verifier;
+use crate::consensus::Claim;
+use crate::consensus::evidence::Judge;
 use crate::crypto::Check;
 use crate::crypto::routing::Crypto;
 use crate::ledger::segments::SegmentSizes;
 use crate::ledger::segments::Segments;
 use crate::membership::consortium;
+use crate::pipeline::order::evidence;
 use crate::types::block::Block;
 use crate::types::block::Tip;
 use crate::types::codec::Decode;
 use crate::types::digest::Digest;
 use crate::types::genesis::Genesis;
 use crate::types::ids::Height;
+use crate::types::limits;
 use crate::types::merkle;
 use crate::types::receipt::BlockResult;
 use crate::types::receipt::Receipt;
+use crate::types::signature::PublicKey;
 use crate::types::transaction::Transaction;
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +47,21 @@ pub enum Command {
     Verify(Place),
     /// Show where a stopped node's ledger ends
     Show(Place),
+    /// Judge evidence that validators broke the protocol: a node's, or one file's
+    Evidence(Exhibits),
+}
+
+#[derive(Args, Debug)]
+pub struct Exhibits {
+    /// Data directory of a node, running or not
+    #[arg(long, value_name = "DIR", required_unless_present = "file")]
+    data: Option<PathBuf>,
+    /// One piece of evidence
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    file: Option<PathBuf>,
+    /// The network's genesis document
+    #[arg(long, value_name = "FILE")]
+    genesis: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -64,6 +85,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Verify(place) => verify(&place, context),
         Command::Show(place) => show(&place, context),
+        Command::Evidence(exhibits) => judge_evidence(&exhibits, context),
     }
 }
 
@@ -188,4 +210,69 @@ fn show(place: &Place, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Judges every piece; one that does not hold is a refusal, after all were shown.
+fn judge_evidence(exhibits: &Exhibits, context: &Context) -> Result<(), Failure> {
+    let genesis = consortium::read_genesis(&exhibits.genesis)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "check --genesis"))?;
+    let judge = Judge::of(&genesis)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "use a build that has it"))?;
+    let crypto = Crypto::portable();
+    let verify = |key: &PublicKey, claim: &Claim| {
+        crypto.verify(&Check { key, message: &claim.text, signature: &claim.signature })
+    };
+    let mut rows = Vec::new();
+    let mut refused = 0;
+    for bytes in pieces(exhibits)? {
+        let digest = Cell::Id(Digest::of(&[&bytes]));
+        match judge.judge(&bytes, verify) {
+            Ok(found) => {
+                let replica = genesis.replicas.get(found.culprit).expect("a judge knows it");
+                let who = format!("{} ({}/{})", found.culprit, replica.organisation, replica.name);
+                let verdict = Cell::text_of("holds");
+                rows.push(vec![verdict, Cell::text_of(who), Cell::text_of(found.offence), digest]);
+            }
+            Err(error) => {
+                refused += 1;
+                let cause = Failure::of(Exit::Refused, &error, REFUSED_EVIDENCE).cause;
+                let nobody = Cell::text_of("nobody");
+                rows.push(vec![Cell::text_of("refused"), nobody, Cell::text_of(cause), digest]);
+            }
+        }
+    }
+    let columns = ["verdict", "replica", "what", "sha256"];
+    context.output.table(
+        &columns,
+        &rows,
+        "there is no evidence: nobody was seen to break the protocol",
+    );
+    match refused {
+        0 => Ok(()),
+        count => {
+            let cause = format!("{count} of {} pieces of evidence do not hold", rows.len());
+            Err(Failure::new(Exit::Refused, cause, REFUSED_EVIDENCE))
+        }
+    }
+}
+
+fn pieces(exhibits: &Exhibits) -> Result<Vec<Bytes>, Failure> {
+    if let Some(path) = &exhibits.file {
+        let found = std::fs::metadata(path).map_err(|error| argument::unreadable(path, &error))?;
+        if found.len() > limits::EVIDENCE_BYTES_MAX as u64 {
+            let cause = format!("{}: {} bytes are no evidence", path.display(), found.len());
+            return Err(Failure::new(Exit::Usage, cause, "name a file of consensus/evidence"));
+        }
+        let bytes = std::fs::read(path).map_err(|error| argument::unreadable(path, &error))?;
+        return Ok(vec![bytes.into()]);
+    }
+    let data = exhibits.data.as_deref().expect("one of both is required");
+    let folder = data.join("consensus").join(evidence::FOLDER);
+    if !folder.is_dir() {
+        let cause = format!("{} keeps no evidence: no validator's data directory", data.display());
+        let fix = "name the directory that node.data of a validator's configuration names";
+        return Err(Failure::new(Exit::NotFound, cause, fix));
+    }
+    evidence::read(&folder).map_err(|error| argument::unreadable(&folder, &error))
+}
+
+const REFUSED_EVIDENCE: &str = "trust nothing it says; ask another node for its evidence";
 const RESTORE: &str = "move the data directory away and let the node fetch its blocks again";

@@ -342,6 +342,14 @@ impl Client {
         Ok(proof)
     }
 
+    /// Evidence that the node keeps against validators, encoded; `consensus::evidence::Judge`
+    /// judges it.
+    pub async fn accusations(&self) -> Result<Vec<Bytes>, ClientError> {
+        let request = timed(proto::AccusationsRequest {}, CALL_WITHIN);
+        let reply = self.done(self.node.clone().accusations(request).await)?;
+        Ok(reply.accusations.into_iter().map(|entry| entry.evidence).collect())
+    }
+
     /// Writes of a key, newest first: height, position in the block, deleted.
     pub async fn history(
         &self,

@@ -28,6 +28,7 @@
 //! 7. A core bounds all its tables by the window and the number of replicas; a message outside is
 //!    dropped.
 
+pub mod evidence;
 pub mod noops;
 pub mod pbft;
 
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::consensus::evidence::Judge;
 use crate::types::batch::BatchRef;
 use crate::types::block::Tip;
 use crate::types::certificate::QuorumCertificate;
@@ -312,6 +314,9 @@ pub struct Plugin {
     /// malformed: the driver drops the message and counts it against the connection it came
     /// from.
     pub claims: fn(&ChainId, &Envelope) -> Result<Vec<Claim>, DecodeError>,
+    /// What messages prove against a replica, provided that every signature in them holds; none
+    /// where they prove nothing. A function of its inputs alone, with no replica behind it.
+    pub offence: fn(&Judge<'_>, ReplicaId, &[Envelope]) -> Option<&'static str>,
 }
 
 /// All consensus plug-ins.

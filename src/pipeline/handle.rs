@@ -1,5 +1,6 @@
 //! What the outside holds of a running pipeline: submit, wait, query, follow, ask how it stands.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::pipeline::admit::Admission;
 use crate::pipeline::execute;
 use crate::pipeline::mempool::Mempool;
 use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::order::evidence::EvidenceFolder;
 use crate::pipeline::publish::Located;
 use crate::pipeline::publish::Publisher;
 use crate::pipeline::publish::Subscription;
@@ -56,6 +58,7 @@ pub(super) struct Shared {
     pub(super) publisher: Arc<Publisher>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) core: Arc<Mutex<CoreStatus>>,
+    pub(super) evidence: Option<Arc<EvidenceFolder>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) pool: Arc<VerifyPool>,
 }
@@ -210,6 +213,12 @@ impl Handle {
     /// Proof of the last stable checkpoint, where there is one.
     pub fn checkpoint(&self) -> Option<Arc<QuorumCertificate>> {
         self.0.core.lock().expect("no holder of this lock panics").proof.clone()
+    }
+
+    /// Evidence that replicas broke the protocol, each piece in its portable form; may wait for the
+    /// disk. None on an observer.
+    pub fn evidence(&self) -> io::Result<Vec<Bytes>> {
+        self.0.evidence.as_ref().map_or(Ok(Vec::new()), |folder| folder.all())
     }
 
     /// The ledger, for reads.

@@ -54,6 +54,8 @@ use crate::pipeline::order::Order;
 use crate::pipeline::order::OrderInput;
 use crate::pipeline::order::Parts as OrderParts;
 use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::order::evidence;
+use crate::pipeline::order::evidence::EvidenceFolder;
 use crate::pipeline::order::wal::Recovered;
 use crate::pipeline::order::wal::Wal;
 use crate::pipeline::order::wal::WalError;
@@ -117,6 +119,9 @@ pub enum StartError {
     /// The write-ahead log failed.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// The folder of evidence failed.
+    #[error("cannot use the folder of evidence {path}: {source}; check its owner and the disk")]
+    Evidence { path: PathBuf, source: std::io::Error },
     /// The system refused a thread.
     #[error("cannot start the thread {name}: {source}; raise the limit on tasks")]
     Thread { name: &'static str, source: std::io::Error },
@@ -145,7 +150,8 @@ impl Pipeline {
             directory: parts.directory.clone(),
             pool: parts.pool.clone(),
         });
-        let shared = share(&parts, &verification);
+        let evidence = evidence_folder(&parts)?;
+        let shared = share(&parts, &verification, evidence);
         let (order, order_inputs) = bounded(limits::CONSENSUS_INPUTS_MAX);
         let (work, work_inputs) = bounded(limits::ORDERED_BLOCKS_MAX);
         let (finished, finished_inputs) = bounded(limits::EXECUTED_BLOCKS_MAX);
@@ -219,8 +225,22 @@ fn replay(parts: &Parts) -> Result<Executor, StartError> {
     Ok(executor)
 }
 
+/// Where a validator keeps evidence; an observer collects none.
+fn evidence_folder(parts: &Parts) -> Result<Option<Arc<EvidenceFolder>>, StartError> {
+    let Some(seat) = &parts.seat else { return Ok(None) };
+    let path = seat.directory.join(evidence::FOLDER);
+    match EvidenceFolder::open(&path, parts.genesis.chain_id()) {
+        Ok(folder) => Ok(Some(Arc::new(folder))),
+        Err(source) => Err(StartError::Evidence { path, source }),
+    }
+}
+
 /// What all holders of the pipeline and its stations share.
-fn share(parts: &Parts, verification: &Arc<Verification>) -> Arc<Shared> {
+fn share(
+    parts: &Parts,
+    verification: &Arc<Verification>,
+    evidence: Option<Arc<EvidenceFolder>>,
+) -> Arc<Shared> {
     let (chain, ledger) = (parts.genesis.chain_id(), parts.ledger.clone());
     let mempool = Arc::new(Mempool::default());
     let (directory, verification) = (parts.directory.clone(), verification.clone());
@@ -239,6 +259,7 @@ fn share(parts: &Parts, verification: &Arc<Verification>) -> Arc<Shared> {
         bodies: Arc::new(Bodies::default()),
         transport: parts.transport.clone(),
         core: Arc::new(Mutex::new(CoreStatus::default())),
+        evidence,
         metrics: parts.metrics.clone(),
         pool: parts.pool.clone(),
     })
@@ -296,6 +317,7 @@ impl Driver<'_> {
             mempool: self.shared.mempool.clone(),
             ordered: links.work,
             catch_up: links.catch_up,
+            evidence: self.shared.evidence.clone().expect("made for every seat"),
             status: self.shared.core.clone(),
             metrics: self.shared.metrics.clone(),
         });

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::consensus::CoreStatus;
 use crate::consensus::Effect;
 use crate::consensus::FaultModel;
@@ -59,6 +61,8 @@ pub struct Cluster<'a> {
     pub(super) reached: SequenceNumber,
     /// Effects of the step in progress; kept to reuse its memory.
     pub(super) effects: Vec<Effect>,
+    /// What correct replicas keep as evidence, in its portable form.
+    pub(super) evidence: Vec<Bytes>,
     stage: Stage,
 }
 
@@ -120,6 +124,7 @@ impl<'a> Cluster<'a> {
             healed: false,
             reached: SequenceNumber(0),
             effects: Vec::new(),
+            evidence: Vec::new(),
             stage: Stage::Faults,
             replicas,
         }
@@ -152,6 +157,10 @@ impl<'a> Cluster<'a> {
             virtual_ms: self.now_us / MILLISECOND_US,
             coverage: self.checker.coverage,
             trace: self.trace.into_lines(),
+            chain: self.chain,
+            keys: self.keys,
+            replicas: self.replicas,
+            evidence: self.evidence,
         }
     }
 

@@ -12,6 +12,7 @@
 
 use std::rc::Rc;
 
+use crate::consensus::Claim;
 use crate::consensus::Draft;
 use crate::consensus::Effect;
 use crate::consensus::Envelope;
@@ -20,6 +21,8 @@ use crate::consensus::Input;
 use crate::consensus::LogRecord;
 use crate::consensus::Setup;
 use crate::consensus::Timer;
+use crate::consensus::evidence::Accusation;
+use crate::consensus::evidence::Judge;
 use crate::sim::clock::EPOCH_MS;
 use crate::sim::clock::Event;
 use crate::sim::clock::MILLISECOND_US;
@@ -32,6 +35,7 @@ use crate::sim::options::CrashPoint;
 use crate::sim::options::Sabotage;
 use crate::types::block::Tip;
 use crate::types::codec::Decode;
+use crate::types::codec::Encode;
 use crate::types::digest::Digest;
 use crate::types::ids::ReplicaId;
 use crate::types::verified::Verified;
@@ -350,12 +354,18 @@ impl Cluster<'_> {
         if self.nodes[at].persona.is_some() {
             return;
         }
-        let replicas = self.replicas.len();
-        let valid = evidence.messages.iter().all(|message| {
-            let wire = Wire::new(message.clone(), None);
-            self.keys.check(self.plugin, &self.chain, replicas, &wire)
-        });
+        let bytes = Accusation::of(self.chain, evidence).to_bytes();
+        let judge = Judge {
+            chain: self.chain,
+            replicas: std::sync::Arc::clone(&self.replicas),
+            parameters: self.options.parameters,
+            plugin: self.plugin,
+        };
+        let signed = |claim: &Claim| self.keys.verify(claim.replica, &claim.text, &claim.signature);
+        let judged = judge.judge(&bytes, |_, claim| signed(claim));
+        let valid = judged.as_ref() == Ok(evidence);
         self.checker.on_accuse(id, evidence, valid);
+        self.evidence.push(bytes);
     }
 
     fn look_at_status(&mut self, at: NodeIndex) {

@@ -13,6 +13,7 @@ use crate::types::signature::Signature;
 use crate::types::vote::Slot;
 
 /// The signing keys of all replicas.
+#[derive(Clone, Debug)]
 pub struct Keys {
     secret: u64,
 }

@@ -32,14 +32,20 @@ pub mod trace;
 pub mod transfer;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
 
 use crate::consensus::Plugin;
 use crate::sim::checkers::Coverage;
 use crate::sim::checkers::Violation;
 use crate::sim::cluster::Cluster;
+use crate::sim::keys::Keys;
 use crate::sim::options::Options;
+use crate::types::ids::ChainId;
+use crate::types::replica_set::ReplicaSet;
 
 /// What one run came to.
 #[derive(Clone, Debug)]
@@ -58,6 +64,14 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// The last events as text, where asked for.
     pub trace: Vec<String>,
+    /// The network of the run.
+    pub chain: ChainId,
+    /// Its replicas.
+    pub replicas: Arc<ReplicaSet>,
+    /// What checks their signatures.
+    pub keys: Keys,
+    /// Evidence that correct replicas kept, in its portable form.
+    pub evidence: Vec<Bytes>,
 }
 
 /// What many runs came to.

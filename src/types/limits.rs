@@ -311,3 +311,11 @@ pub const TOKEN_KEYS_LISTED_MAX: usize = 1024;
 pub const PIN_BYTES_MAX: usize = 255;
 /// Library files up to this size are searched for the mark of tracing modules, bytes.
 pub const SPY_SEARCH_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Messages of one piece of evidence: two that contradict each other.
+pub const EVIDENCE_MESSAGES_MAX: usize = 2;
+/// Pieces of evidence kept against one replica: one proves enough, the rest shows whether it goes
+/// on.
+pub const EVIDENCE_PER_CULPRIT_MAX: usize = 8;
+/// Bytes of all evidence that a node keeps; it fits one answer of the API. Two votes take less than
+/// 1 KiB, two new-views of a large network with full windows may not fit and are only logged.
+pub const EVIDENCE_BYTES_MAX: usize = 8 * 1024 * 1024;

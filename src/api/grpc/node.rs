@@ -11,6 +11,7 @@ use tonic::Status;
 use tonic::Streaming;
 
 use crate::api::Service;
+use crate::api::action::AccusationEntry;
 use crate::api::action::Action;
 use crate::api::action::Answer;
 use crate::api::action::StateEvidence;
@@ -234,6 +235,24 @@ impl proto::node_server::Node for NodeService {
     ) -> Result<Response<proto::StatusReply>, Status> {
         match self.ask(&request, Action::Status).await? {
             Answer::Status(found) => Ok(Response::new(status(&found))),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn accusations(
+        &self,
+        request: Request<proto::AccusationsRequest>,
+    ) -> Result<Response<proto::AccusationsReply>, Status> {
+        match self.ask(&request, Action::Accusations).await? {
+            Answer::Accusations(found) => {
+                let entry = |entry: AccusationEntry| proto::Accusation {
+                    culprit: u32::from(entry.culprit.0),
+                    offence: entry.offence.unwrap_or_default().to_owned(),
+                    evidence: entry.evidence,
+                };
+                let accusations = found.into_iter().map(entry).collect();
+                Ok(Response::new(proto::AccusationsReply { accusations }))
+            }
             _ => Err(unexpected()),
         }
     }

@@ -1,11 +1,13 @@
-//! `/network/peers`: who this node knows and whether it is connected.
+//! `/network/...`: who this node knows and whether it is connected, and who broke the protocol.
 
 use serde::Serialize;
 
+use crate::api::action::AccusationEntry;
 use crate::api::action::Action;
 use crate::api::action::Answer;
 use crate::api::action::Kind;
 use crate::api::failure::Failure;
+use crate::api::rest::json;
 use crate::api::rest::route::Reply;
 use crate::api::rest::route::Request;
 use crate::api::rest::route::Route;
@@ -15,16 +17,28 @@ use crate::api::rest::route::always;
 use crate::network::PeerStatus;
 
 /// The rows.
-pub const ROUTES: &[Route] = &[Route {
-    verb: Verb::Get,
-    path: "/network/peers",
-    kind: Kind::Status,
-    summary: "The nodes this one knows, itself left out.",
-    query: &[],
-    body: None,
-    answer: &PEERS,
-    run: |request| Box::pin(peers(request)),
-}];
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/network/peers",
+        kind: Kind::Status,
+        summary: "The nodes this one knows, itself left out.",
+        query: &[],
+        body: None,
+        answer: &PEERS,
+        run: |request| Box::pin(peers(request)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/network/accusations",
+        kind: Kind::Ledger,
+        summary: "Evidence that validators broke the protocol, for judging offline.",
+        query: &[],
+        body: None,
+        answer: &ACCUSATIONS,
+        run: |request| Box::pin(accusations(request)),
+    },
+];
 
 #[derive(Serialize)]
 struct PeersBody {
@@ -79,6 +93,36 @@ async fn peers(request: Request) -> Result<Reply, Failure> {
     }
 }
 
+#[derive(Serialize)]
+struct AccusationsBody {
+    accusations: Vec<AccusationBody>,
+}
+
+#[derive(Serialize)]
+struct AccusationBody {
+    culprit: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offence: Option<&'static str>,
+    evidence: String,
+}
+
+impl From<&AccusationEntry> for AccusationBody {
+    fn from(entry: &AccusationEntry) -> Self {
+        let evidence = json::base64(&entry.evidence);
+        Self { culprit: entry.culprit.0, offence: entry.offence, evidence }
+    }
+}
+
+async fn accusations(request: Request) -> Result<Reply, Failure> {
+    match request.perform(Action::Accusations).await? {
+        Answer::Accusations(found) => {
+            let accusations = found.iter().map(AccusationBody::from).collect();
+            Reply::json(&AccusationsBody { accusations })
+        }
+        _ => Err(Failure::internal("not accusations")),
+    }
+}
+
 const VALIDATOR: u8 = 1;
 const NON_VALIDATOR: u8 = 2;
 
@@ -87,6 +131,13 @@ pub const PEERS: Schema = Schema {
     name: "Peers",
     doc: "Known peers.",
     fields: &[always("peers", "[Peer]", "In the order of the configuration.")],
+};
+
+/// Evidence.
+pub const ACCUSATIONS: Schema = Schema {
+    name: "Accusations",
+    doc: "Evidence that this node keeps.",
+    fields: &[always("accusations", "[Accusation]", "Culprit by culprit; none on an observer.")],
 };
 
 /// Schemas that others refer to by name.
@@ -104,6 +155,15 @@ pub const SHARED: &[&Schema] = &[
             always("bytesSent", "integer", "Since start."),
             always("bytesReceived", "integer", "Since start."),
             always("dropped", "integer", "Messages dropped because a queue was full."),
+        ],
+    },
+    &Schema {
+        name: "Accusation",
+        doc: "A piece of evidence against a validator.",
+        fields: &[
+            always("culprit", "integer", "Seat of the accused."),
+            super::route::sometimes("offence", "string", "What the messages show, in words."),
+            always("evidence", "base64", "Encoded evidence, for offline checks."),
         ],
     },
     &Schema {

@@ -19,6 +19,7 @@ use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::Executed;
 use crate::consensus::pbft::Pbft;
+use crate::consensus::pbft::evidence::TWO_CHECKPOINTS;
 use crate::consensus::pbft::log;
 use crate::consensus::pbft::log::Cast;
 use crate::consensus::pbft::recovery::Record;
@@ -214,6 +215,3 @@ impl Pbft {
         n.0 > 0 && n.0.is_multiple_of(self.parameters.checkpoint_interval)
     }
 }
-
-/// Offence: two states after one sequence number.
-const TWO_CHECKPOINTS: &str = "signed two checkpoints for one sequence number";

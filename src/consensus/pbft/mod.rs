@@ -49,6 +49,7 @@
 mod batches;
 mod catch_up;
 mod checkpoint;
+mod evidence;
 mod log;
 mod message;
 mod normal;
@@ -104,6 +105,7 @@ pub const PLUGIN: Plugin = Plugin {
     replicas_min: 1,
     build: |setup| Box::new(Pbft::new(setup)),
     claims: message::claims,
+    offence: evidence::offence,
 };
 
 /// A PBFT replica.

@@ -21,6 +21,8 @@ use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::pbft::Early;
 use crate::consensus::pbft::Pbft;
+use crate::consensus::pbft::evidence::TWO_PROPOSALS;
+use crate::consensus::pbft::evidence::TWO_VOTES;
 use crate::consensus::pbft::log;
 use crate::consensus::pbft::log::Assignment;
 use crate::consensus::pbft::log::Cast;
@@ -488,8 +490,3 @@ impl Pbft {
         }
     }
 }
-
-/// Offence: two proposals for one view and sequence number.
-const TWO_PROPOSALS: &str = "assigned two proposals to one sequence number in one view";
-/// Offence: two votes for one slot.
-const TWO_VOTES: &str = "voted for two digests in one slot";

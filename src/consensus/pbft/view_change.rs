@@ -25,6 +25,9 @@ use crate::consensus::Draft;
 use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::pbft::Pbft;
+use crate::consensus::pbft::evidence::TWO_NEW_VIEWS;
+use crate::consensus::pbft::evidence::TWO_VIEW_CHANGES;
+use crate::consensus::pbft::evidence::WRONG_NEW_VIEW;
 use crate::consensus::pbft::log::Assignment;
 use crate::consensus::pbft::message::Message;
 use crate::consensus::pbft::message::NewView;
@@ -326,10 +329,3 @@ impl Pbft {
         effects.push(Effect::Broadcast(Draft { slot: Some(slot), body }));
     }
 }
-
-/// Offence: two demands for one view that differ.
-const TWO_VIEW_CHANGES: &str = "signed two view-changes for one view";
-/// Offence: two starts of one view that differ.
-const TWO_NEW_VIEWS: &str = "signed two new-views for one view";
-/// Offence: assignments that do not follow from the view-changes they are shown with.
-const WRONG_NEW_VIEW: &str = "assigned in a new-view what its view-changes do not yield";

@@ -22,6 +22,7 @@
 //!   covers them.
 
 pub mod bodies;
+pub mod evidence;
 pub mod syncer;
 pub mod timers;
 pub mod wal;
@@ -57,6 +58,8 @@ use crate::pipeline::execute::station::Work;
 use crate::pipeline::mempool::Mempool;
 use crate::pipeline::order::bodies::Bodies;
 use crate::pipeline::order::bodies::Offer;
+use crate::pipeline::order::evidence::EvidenceFolder;
+use crate::pipeline::order::evidence::Kept;
 use crate::pipeline::order::syncer::Syncer;
 use crate::pipeline::order::timers::Timers;
 use crate::pipeline::order::wal::Wal;
@@ -141,6 +144,8 @@ pub struct Parts {
     pub ordered: Sender<Work>,
     /// Told when this replica is behind.
     pub catch_up: Sender<CatchUpInput>,
+    /// Where evidence is kept.
+    pub evidence: Arc<EvidenceFolder>,
     /// Where status readers find the core's status.
     pub status: Arc<Mutex<CoreStatus>>,
     /// Counters.
@@ -331,7 +336,7 @@ impl Order {
             }
             Effect::Accuse(evidence) => {
                 self.parts.metrics.evidence.inc();
-                accuse(&evidence);
+                self.accuse(&evidence);
             }
             Effect::Diverged { sequence, own, certificate } => {
                 let quorum = certificate.vote.digest;
@@ -476,6 +481,21 @@ impl Order {
         self.unsigned.push_back(Outgoing::Draft { to, draft });
     }
 
+    /// Keeps evidence; where it cannot be kept, the log has it in full.
+    fn accuse(&self, evidence: &Evidence) {
+        let (culprit, offence) = (evidence.culprit, evidence.offence);
+        let lost = match self.parts.evidence.keep(evidence) {
+            Ok(Kept::New | Kept::Known) => {
+                return tracing::error!(%culprit, offence, "a replica broke the protocol");
+            }
+            Ok(Kept::Full) => "the limit on kept evidence is reached".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let messages: Vec<String> =
+            evidence.messages.iter().map(|m| hex::encode(m.to_bytes())).collect();
+        tracing::error!(%culprit, offence, lost, ?messages, "evidence that is not kept");
+    }
+
     fn request(&self, outgoing: &Outgoing) -> Option<SignRequest> {
         match outgoing {
             Outgoing::Signed { .. } => None,
@@ -527,12 +547,6 @@ impl Order {
 
 fn names(delivered: &Delivered, id: &BatchId) -> bool {
     delivered.proposal.batches.iter().any(|b| b.id == *id)
-}
-
-fn accuse(evidence: &Evidence) {
-    let messages: Vec<String> =
-        evidence.messages.iter().map(|m| hex::encode(m.to_bytes())).collect();
-    tracing::error!(culprit = %evidence.culprit, offence = evidence.offence, ?messages, "evidence");
 }
 
 const ROUND_INPUTS_MAX: usize = 1024;
