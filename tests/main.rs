@@ -14,6 +14,7 @@ mod crash;
 mod demo;
 mod execution;
 mod guard;
+mod intake;
 mod ledger;
 #[cfg(feature = "cli")]
 mod signer;

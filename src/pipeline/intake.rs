@@ -109,9 +109,14 @@ pub fn check_votes(
 }
 
 /// Decodes batches and has the signatures of new ones checked; runs on a thread of its own.
+///
+/// A batch that could only repeat the past is dropped before its signatures cost anything, unless
+/// this node asked for it: a proposal may name such a batch all the same, and then every validator
+/// needs it.
 pub fn check_batches(
     queue: &Receiver<(Peer, Bytes)>,
     verification: &Verification,
+    ledger: &Ledger,
     bodies: &Arc<Bodies>,
     order: &Sender<OrderInput>,
     metrics: &Arc<Metrics>,
@@ -135,6 +140,10 @@ pub fn check_batches(
             metrics.batches_repeated.inc();
             continue;
         };
+        if !bodies.is_asked(&batch.id()) && is_stale(ledger, &batch) {
+            metrics.batches_stale.inc();
+            continue;
+        }
         let (order, metrics) = (order.clone(), metrics.clone());
         verification.batch(batch, move |checked| {
             match checked {
@@ -153,4 +162,14 @@ pub fn check_batches(
             drop(arriving);
         });
     }
+}
+
+/// True where every transaction is expired or executed here, so that none can do anything. What the
+/// ledger cannot answer is not stale.
+fn is_stale(ledger: &Ledger, batch: &Batch) -> bool {
+    let height = ledger.tip().height;
+    batch
+        .transactions()
+        .iter()
+        .all(|tx| tx.payload().valid_until <= height || ledger.contains(&tx.id()).unwrap_or(false))
 }

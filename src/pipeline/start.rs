@@ -344,8 +344,16 @@ impl Driver<'_> {
         let (batches, batches_queue) = bounded(limits::BATCHES_UNCHECKED_MAX);
         let (verification, order) = (self.verification.clone(), links.order);
         let (bodies, metrics) = (self.shared.bodies.clone(), self.shared.metrics.clone());
+        let ledger = self.shared.ledger.clone();
         stations.plain("batches", move || {
-            intake::check_batches(&batches_queue, &verification, &bodies, &order, &metrics)
+            intake::check_batches(
+                &batches_queue,
+                &verification,
+                &ledger,
+                &bodies,
+                &order,
+                &metrics,
+            );
         })?;
         Ok((Some(votes), Some(batches)))
     }

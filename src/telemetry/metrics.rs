@@ -39,6 +39,8 @@ pub struct Metrics {
     pub batches_received: Counter,
     /// Batches that came once more while they were held or being checked.
     pub batches_repeated: Counter,
+    /// Batches of which every transaction was executed or expired when they came.
+    pub batches_stale: Counter,
     /// Batches from other validators that were refused.
     pub batches_refused: Counter,
     /// Blocks committed here, fetched ones included.
@@ -111,6 +113,7 @@ impl Metrics {
             batches_authored: Counter::default(),
             batches_received: Counter::default(),
             batches_repeated: Counter::default(),
+            batches_stale: Counter::default(),
             batches_refused: Counter::default(),
             blocks_committed: Counter::default(),
             blocks_fetched: Counter::default(),
@@ -204,6 +207,7 @@ impl Metrics {
         counter("batches_authored", "Batches closed here", &self.batches_authored);
         counter("batches_received", "Valid batches of other validators", &self.batches_received);
         counter("batches_repeated", "Batches that came once more", &self.batches_repeated);
+        counter("batches_stale", "Batches that could only repeat the past", &self.batches_stale);
         counter("batches_refused", "Refused batches of others", &self.batches_refused);
         counter("blocks_committed", "Blocks committed here", &self.blocks_committed);
         counter("blocks_fetched", "Blocks fetched to catch up", &self.blocks_fetched);

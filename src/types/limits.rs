@@ -311,6 +311,8 @@ pub const TOKEN_KEYS_LISTED_MAX: usize = 1024;
 pub const PIN_BYTES_MAX: usize = 255;
 /// Library files up to this size are searched for the mark of tracing modules, bytes.
 pub const SPY_SEARCH_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bodies of batches that a node remembers having asked for: a full window of full blocks.
+pub const BODIES_ASKED_MAX: usize = 16 * 1024;
 /// Messages of one piece of evidence: two that contradict each other.
 pub const EVIDENCE_MESSAGES_MAX: usize = 2;
 /// Pieces of evidence kept against one replica: one proves enough, the rest shows whether it goes

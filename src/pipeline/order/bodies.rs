@@ -7,7 +7,8 @@
 //! It also knows which bodies are having their signatures checked: a body that comes a second time
 //! is dropped before its check, and one that is on its way is not asked for. Without that, a node
 //! that falls behind with checking asks for what it already has, checks that too, and falls behind
-//! further.
+//! further. And it knows which bodies this node asked for: those are taken even where nobody would
+//! want them unasked (`intake`).
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -34,6 +35,8 @@ struct Table {
     delivered_order: VecDeque<BatchId>,
     delivered_bytes: usize,
     arriving: HashSet<BatchId>,
+    asked: HashSet<BatchId>,
+    asked_order: VecDeque<BatchId>,
 }
 
 /// A body whose signatures are being checked; ends that when dropped.
@@ -93,6 +96,24 @@ impl Bodies {
         self.lock().arriving.contains(id)
     }
 
+    /// Notes that this node asks others for a body; the oldest of more than
+    /// `BODIES_ASKED_MAX` is forgotten, and noted again when it is asked for again.
+    pub fn ask(&self, id: BatchId) {
+        let mut table = self.lock();
+        if table.asked.insert(id) {
+            table.asked_order.push_back(id);
+        }
+        while table.asked_order.len() > limits::BODIES_ASKED_MAX {
+            let Some(oldest) = table.asked_order.pop_front() else { break };
+            table.asked.remove(&oldest);
+        }
+    }
+
+    /// True where this node asked for a body.
+    pub fn is_asked(&self, id: &BatchId) -> bool {
+        self.lock().asked.contains(id)
+    }
+
     /// A body, pending or lately delivered.
     pub fn body(&self, id: &BatchId) -> Option<Arc<Batch>> {
         let table = self.lock();
@@ -142,6 +163,17 @@ impl Bodies {
 mod tests {
     use super::*;
     use crate::types::digest::Digest;
+
+    /// Aim: what was asked for is remembered, and memory of it stays bounded.
+    #[test]
+    fn bodies_asked_for_are_remembered_within_a_limit() {
+        let bodies = Bodies::default();
+        let id = |n: usize| BatchId(Digest::of(&[&n.to_be_bytes()]));
+        (0..=limits::BODIES_ASKED_MAX).for_each(|n| bodies.ask(id(n)));
+        bodies.ask(id(1));
+        assert!(!bodies.is_asked(&id(0)) && bodies.is_asked(&id(1)));
+        assert!(bodies.is_asked(&id(limits::BODIES_ASKED_MAX)));
+    }
 
     /// Aim: a body is checked once at a time, may come again after a check that failed, and is not
     /// checked again once it is held.

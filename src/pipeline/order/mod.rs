@@ -387,6 +387,7 @@ impl Order {
         }
         self.asked_all = Some(Instant::now());
         for id in missing.iter().filter(|id| !self.parts.bodies.is_arriving(id)) {
+            self.parts.bodies.ask(*id);
             self.parts.transport.broadcast(Message::BatchRequest(*id));
         }
     }
@@ -396,6 +397,7 @@ impl Order {
             Some(batch) => self.step(Input::BatchAvailable(batch.reference())),
             None if self.parts.bodies.is_arriving(&id) => {}
             None => {
+                self.parts.bodies.ask(id);
                 for to in from.iter().filter(|to| **to != self.parts.me) {
                     self.parts.transport.send(*to, Message::BatchRequest(id));
                 }

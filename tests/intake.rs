@@ -1,0 +1,91 @@
+//! What peers send, before it costs anything.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::bounded;
+use obelisk::consensus;
+use obelisk::crypto::routing::Crypto;
+use obelisk::crypto::verify_pool::PoolConfig;
+use obelisk::crypto::verify_pool::VerifyPool;
+use obelisk::ledger::Ledger;
+use obelisk::membership::directory::Directory;
+use obelisk::network::Peer;
+use obelisk::pipeline::intake;
+use obelisk::pipeline::order::bodies::Bodies;
+use obelisk::pipeline::verification::Verification;
+use obelisk::storage::memory::MemoryKv;
+use obelisk::telemetry::metrics::Metrics;
+use obelisk::types::batch::Batch;
+use obelisk::types::codec::Encode;
+use obelisk::types::ids::Height;
+use obelisk::types::ids::ReplicaId;
+use obelisk::types::signature::Signature;
+use obelisk::types::transaction::Transaction;
+
+use crate::chain_fixture::block;
+use crate::chain_fixture::certificate;
+use crate::chain_fixture::execute;
+use crate::chain_fixture::genesis;
+use crate::chain_fixture::transaction;
+
+/// The same request under another nonce, valid until a height.
+fn until(height: u64, nonce: u64) -> Transaction {
+    let first = transaction(&genesis("test"), nonce, &[("a", Some("1"))]);
+    let payload = obelisk::types::transaction::Payload {
+        valid_until: Height(height),
+        ..first.payload().clone()
+    };
+    Transaction::parse(payload.to_bytes(), Signature([1; 64])).expect("parses")
+}
+
+/// Sends batches of validator 0 through the station; `asked` ones were asked for before. Counts of
+/// stale ones, and of those whose signatures were checked (and found wrong: a fixture has none).
+fn send(ledger: &Ledger, batches: &[(&[Transaction], bool)]) -> (u64, u64) {
+    let genesis = genesis("test");
+    let pool = PoolConfig { threads: 1, cores: Vec::new() };
+    let pool = VerifyPool::start(Arc::new(Crypto::portable()), &pool).expect("a thread");
+    let verification = Verification {
+        chain: genesis.chain_id(),
+        replicas: Arc::new(genesis.replicas.clone()),
+        plugin: consensus::plugin("pbft").expect("a row"),
+        directory: Arc::new(Directory::new(&genesis, Arc::new(|_| true)).expect("no roots")),
+        pool: Arc::new(pool),
+    };
+    let (bodies, metrics) = (Arc::new(Bodies::default()), Arc::new(Metrics::new()));
+    let (sender, queue) = bounded(batches.len());
+    let (order, _ordered) = bounded(batches.len());
+    for (transactions, asked) in batches {
+        let batch = Batch::new(ReplicaId(0), vec![certificate()], transactions.to_vec());
+        if *asked {
+            bodies.ask(batch.id());
+        }
+        let (organisation, name) = ("org".to_owned(), "v0".to_owned());
+        let peer = Peer { organisation, name, replica: Some(ReplicaId(0)) };
+        let bytes: Bytes = batch.to_bytes();
+        sender.send((peer, bytes)).expect("room for all");
+    }
+    drop(sender);
+    intake::check_batches(&queue, &verification, ledger, &bodies, &order, &metrics);
+    (metrics.batches_stale.get(), metrics.batches_refused.get())
+}
+
+/// A batch that could only repeat the past costs no signature check; one that was asked for, or
+/// with one transaction that may still do something, does.
+#[test]
+fn stale_batches_are_dropped_unless_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let genesis = genesis("test");
+    let ledger = Ledger::open(dir.path(), &genesis, Arc::new(MemoryKv::new())).expect("opened");
+    let done = until(9, 1);
+    for txs in [vec![done.clone()], vec![until(9, 2)]] {
+        ledger.commit(vec![execute(block(&genesis, &ledger.tip(), txs, 1))]).expect("committed");
+    }
+    assert_eq!(ledger.tip().height, Height(2));
+    let (expired, last_chance, fresh) = (until(2, 3), until(3, 4), until(9, 5));
+    let past = [done.clone(), expired.clone()];
+    assert_eq!(send(&ledger, &[(&past, false)]), (1, 0));
+    assert_eq!(send(&ledger, &[(&past, true)]), (0, 1), "a proposal may name it");
+    assert_eq!(send(&ledger, &[(&[done, expired, fresh], false)]), (0, 1));
+    assert_eq!(send(&ledger, &[(&[last_chance], false)]), (0, 1), "valid in the next block");
+}
