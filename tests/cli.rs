@@ -331,6 +331,33 @@ fn a_network_of_four_does_everything_from_the_command_line() {
     let verified = done(&["ledger", "verify", "--data", &data, "--genesis", &genesis]);
     assert!(verified.contains("every block holds"), "{verified}");
     done(&["ledger", "show", "--data", &data, "--genesis", &genesis]);
+    let evidence = ["ledger", "evidence", "--data", &data, "--genesis", &genesis];
+    assert!(done(&evidence).contains("no evidence"), "all four were honest");
+    let folder = out.join("org1/data/consensus/evidence");
+    let frozen = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/chain/evidence.bin");
+    fs::copy(frozen, folder.join("2-0123456789abcdef.evidence")).unwrap();
+    let foreign = refused(&evidence, 1);
+    assert!(foreign.contains("1 of 1"), "evidence of another network: {foreign}");
+}
+
+/// Evidence is judged by the genesis document alone: no node, no network.
+#[test]
+fn evidence_is_judged_offline() {
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/chain");
+    let (genesis, file) = (format!("{vectors}/genesis.bin"), format!("{vectors}/evidence.bin"));
+    let verdict = done(&["ledger", "evidence", "--file", &file, "--genesis", &genesis]);
+    for word in ["holds", "bank/validator-2", "voted for two digests in one slot"] {
+        assert!(verdict.contains(word), "{word}: {verdict}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let forged = text(&dir.path().join("forged"));
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&forged, bytes).unwrap();
+    refused(&["ledger", "evidence", "--file", &forged, "--genesis", &genesis], 1);
+    refused(&["ledger", "evidence", "--file", &genesis, "--genesis", &genesis], 1);
+    refused(&["ledger", "evidence", "--file", "no such file", "--genesis", &genesis], 4);
+    refused(&["ledger", "evidence", "--data", &text(dir.path()), "--genesis", &genesis], 4);
 }
 
 /// What the network says no to, with the right exit codes.

@@ -20,3 +20,4 @@ mod ledger;
 mod signer;
 mod simulation;
 mod tidy;
+mod vectors;

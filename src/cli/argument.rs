@@ -41,7 +41,8 @@ pub fn file(path: &Path) -> Result<Bytes, Failure> {
     limited(path, limits::TX_PAYLOAD_BYTES_MAX as u64)
 }
 
-/// The content of a file that holds a proof: a transaction and its path to a block's signatures.
+/// The content of a file that holds a proof (a transaction and its path to a block's signatures) or
+/// evidence.
 pub fn proof_file(path: &Path) -> Result<Bytes, Failure> {
     limited(path, limits::API_MESSAGE_BYTES_MAX as u64)
 }

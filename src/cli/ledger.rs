@@ -34,7 +34,6 @@ use crate::types::codec::Decode;
 use crate::types::digest::Digest;
 use crate::types::genesis::Genesis;
 use crate::types::ids::Height;
-use crate::types::limits;
 use crate::types::merkle;
 use crate::types::receipt::BlockResult;
 use crate::types::receipt::Receipt;
@@ -256,13 +255,7 @@ fn judge_evidence(exhibits: &Exhibits, context: &Context) -> Result<(), Failure>
 
 fn pieces(exhibits: &Exhibits) -> Result<Vec<Bytes>, Failure> {
     if let Some(path) = &exhibits.file {
-        let found = std::fs::metadata(path).map_err(|error| argument::unreadable(path, &error))?;
-        if found.len() > limits::EVIDENCE_BYTES_MAX as u64 {
-            let cause = format!("{}: {} bytes are no evidence", path.display(), found.len());
-            return Err(Failure::new(Exit::Usage, cause, "name a file of consensus/evidence"));
-        }
-        let bytes = std::fs::read(path).map_err(|error| argument::unreadable(path, &error))?;
-        return Ok(vec![bytes.into()]);
+        return Ok(vec![argument::proof_file(path)?]);
     }
     let data = exhibits.data.as_deref().expect("one of both is required");
     let folder = data.join("consensus").join(evidence::FOLDER);

@@ -57,7 +57,7 @@ use tempfile::TempDir;
 
 /// A running node.
 pub struct TestNode {
-    _folder: TempDir,
+    folder: TempDir,
     pub consortium: Consortium,
     pub crypto: Arc<Crypto>,
     pub network: Network,
@@ -114,16 +114,8 @@ impl TestNode {
         let service = Service::new(pipeline.handle.clone(), open);
         let pipeline = Some(pipeline);
         let listening = None;
-        let mut node = Self {
-            _folder: folder,
-            consortium,
-            crypto,
-            network,
-            listening,
-            service,
-            pipeline,
-            hub,
-        };
+        let mut node =
+            Self { folder, consortium, crypto, network, listening, service, pipeline, hub };
         node.listen(TcpListener::bind("127.0.0.1:0").unwrap());
         node
     }
@@ -149,6 +141,11 @@ impl TestNode {
 
     pub fn open(&self) -> &Listening {
         self.listening.as_ref().unwrap()
+    }
+
+    /// Where the node keeps evidence.
+    pub fn evidence_folder(&self) -> PathBuf {
+        self.folder.path().join("node/consensus/evidence")
     }
 
     pub fn msp(&self, role: Role) -> Msp {

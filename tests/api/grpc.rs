@@ -1,5 +1,6 @@
 //! gRPC through the client library.
 
+use base64::Engine;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -236,4 +237,22 @@ async fn checkpoints_anchor_proofs() {
     node.network.verifier().check_receipt(&transaction.receipt, &anchor).unwrap();
     let over_rest = node.rest(Some(Role::Client), "GET", "/chain/checkpoint", "").await;
     assert_eq!(over_rest.json()["signers"], serde_json::json!([0]));
+}
+
+/// Evidence that the node keeps is served over both interfaces in the bytes that a judge takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_is_served_as_it_is_kept() {
+    let node = TestNode::start_with("pbft", false);
+    let client = node.client(Some(Role::Auditor));
+    assert!(client.accusations().await.unwrap().is_empty());
+    let frozen = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/chain/evidence.bin");
+    let bytes = std::fs::read(frozen).unwrap();
+    std::fs::write(node.evidence_folder().join("2-00.evidence"), &bytes).unwrap();
+    assert_eq!(client.accusations().await.unwrap(), [bytes.clone()]);
+    let answer = node.rest(Some(Role::Auditor), "GET", "/network/accusations", "").await.json();
+    let accusation = &answer["accusations"][0];
+    assert_eq!(accusation["culprit"], 2);
+    assert_eq!(accusation["offence"], "voted for two digests in one slot");
+    let evidence = base64::engine::general_purpose::STANDARD.encode(bytes);
+    assert_eq!(accusation["evidence"], evidence);
 }
