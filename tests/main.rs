@@ -10,12 +10,14 @@ mod cluster;
 #[cfg(feature = "wasm")]
 mod contracts;
 mod crash;
+mod decoders;
 #[cfg(feature = "cli")]
 mod demo;
 mod execution;
 mod guard;
 mod intake;
 mod ledger;
+mod mutations;
 #[cfg(feature = "cli")]
 mod signer;
 mod simulation;

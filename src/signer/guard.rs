@@ -24,7 +24,7 @@
 //! can only refuse too much, never sign twice.
 
 mod disk;
-mod format;
+pub mod format;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

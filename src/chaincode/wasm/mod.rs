@@ -23,7 +23,7 @@
 mod host;
 mod instance;
 mod loan;
-mod module;
+pub mod module;
 
 use std::sync::Arc;
 use std::sync::Condvar;

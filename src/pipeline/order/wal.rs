@@ -237,7 +237,8 @@ fn checksum(generation: u64, kind: u8, payload: &[u8]) -> [u8; 8] {
     digest.0[..8].try_into().expect("8 of 32 bytes")
 }
 
-fn parse_header(bytes: &[u8], chain: ChainId, path: &Path) -> Result<Option<u64>, WalError> {
+/// The generation of a file; `None` where its header was never finished.
+pub fn parse_header(bytes: &[u8], chain: ChainId, path: &Path) -> Result<Option<u64>, WalError> {
     if bytes.len() < PAGE
         || &bytes[..8] != MAGIC
         || Digest::of(&[&bytes[..48]]).0[..8] != bytes[48..56]
@@ -251,7 +252,9 @@ fn parse_header(bytes: &[u8], chain: ChainId, path: &Path) -> Result<Option<u64>
     Ok(Some(u64::from_be_bytes(bytes[8..16].try_into().expect("8 bytes"))))
 }
 
-fn parse_records(
+/// The records of a file whose header says `generation`, and the offset behind the last one; the
+/// file holds a whole header.
+pub fn parse_records(
     bytes: &[u8],
     generation: u64,
     path: &Path,

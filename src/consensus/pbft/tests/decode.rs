@@ -84,6 +84,24 @@ fn cut_messages_are_errors() {
     }
 }
 
+/// A message has one encoding: whatever a changed byte makes of it is refused, or means exactly
+/// these bytes.
+#[test]
+fn changed_messages_are_refused_or_mean_their_bytes() {
+    for envelope in samples() {
+        for at in 0..envelope.body.len() {
+            for change in [0x01, 0x80, 0xff, envelope.body[at]] {
+                let mut bytes = envelope.body.to_vec();
+                bytes[at] ^= change;
+                let body = Bytes::from(bytes);
+                if let Ok((epoch, message)) = Message::from_body(&body) {
+                    assert_eq!(message.to_body(epoch), body, "byte {at} of {message:?}");
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     /// Changed bytes decode to an error or a message, and a core takes whatever decodes.
     #[test]

@@ -1,0 +1,195 @@
+//! Every decoder of bytes that come from outside this process: peers, clients, files. One list,
+//! used by the seeded mutation test (`mutations.rs`) and by the fuzz targets (`fuzz/`).
+//!
+//! A decoder either refuses bytes with a typed error or accepts them; it never panics. Where the
+//! format has one encoding per value, `accepts` also checks that what was accepted encodes to the
+//! same bytes.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use obelisk::consensus::Envelope;
+use obelisk::consensus::PLUGINS;
+use obelisk::consensus::evidence::Accusation;
+use obelisk::consensus::evidence::Judge;
+use obelisk::ledger::segments::SegmentSizes;
+use obelisk::ledger::segments::Segments;
+use obelisk::ledger::state_tree::StateProof;
+use obelisk::membership::certificate;
+use obelisk::membership::identity::Identity;
+use obelisk::membership::identity::Root;
+use obelisk::membership::pem;
+use obelisk::node::config::Config;
+use obelisk::pipeline::order::wal;
+use obelisk::signer::guard::format;
+use obelisk::types::batch::Batch;
+use obelisk::types::block::Block;
+use obelisk::types::certificate::QuorumCertificate;
+use obelisk::types::codec::Decode;
+use obelisk::types::codec::Encode;
+use obelisk::types::digest::Digest;
+use obelisk::types::evidence::CheckpointProof;
+use obelisk::types::evidence::ReceiptProof;
+use obelisk::types::evidence::TransactionProof;
+use obelisk::types::genesis::Genesis;
+use obelisk::types::ids::ChainId;
+use obelisk::types::ids::Height;
+use obelisk::types::receipt::BlockResult;
+use obelisk::types::transaction::Transaction;
+
+/// A decoder by name.
+pub struct Decoder {
+    /// Name, that of its fuzz target.
+    pub name: &'static str,
+    /// True where the bytes are accepted; panics where a promise is broken.
+    pub accepts: fn(&[u8]) -> bool,
+}
+
+/// All decoders of this build.
+pub const DECODERS: &[Decoder] = &[
+    Decoder { name: "genesis", accepts: exact::<Genesis> },
+    Decoder { name: "transaction", accepts: exact::<Transaction> },
+    Decoder { name: "batch", accepts: exact::<Batch> },
+    Decoder { name: "block", accepts: exact::<Block> },
+    Decoder { name: "result", accepts: exact::<BlockResult> },
+    Decoder { name: "quorum_certificate", accepts: exact::<QuorumCertificate> },
+    Decoder { name: "envelope", accepts: envelope },
+    Decoder { name: "evidence", accepts: evidence },
+    Decoder { name: "transaction_proof", accepts: transaction_proof },
+    Decoder { name: "receipt_proof", accepts: receipt_proof },
+    Decoder { name: "checkpoint_proof", accepts: exact::<CheckpointProof> },
+    Decoder { name: "state_proof", accepts: state_proof },
+    Decoder { name: "x509", accepts: x509 },
+    Decoder { name: "pem", accepts: pem_text },
+    Decoder { name: "guard_log", accepts: guard_log },
+    Decoder { name: "order_log", accepts: order_log },
+    Decoder { name: "segment", accepts: segment },
+    Decoder { name: "config", accepts: config },
+    #[cfg(feature = "grpc")]
+    Decoder { name: "frame", accepts: frame },
+    #[cfg(feature = "wasm")]
+    Decoder { name: "wasm", accepts: wasm },
+];
+
+fn exact<T: Decode + Encode>(bytes: &[u8]) -> bool {
+    read::<T>(bytes).is_some()
+}
+
+fn read<T: Decode + Encode>(bytes: &[u8]) -> Option<T> {
+    let value = T::from_bytes(&Bytes::copy_from_slice(bytes)).ok()?;
+    assert_eq!(hex::encode(value.to_bytes()), hex::encode(bytes), "two encodings of one value");
+    Some(value)
+}
+
+/// The network of the frozen files, so that their samples pass the first check.
+fn frozen_genesis() -> &'static Genesis {
+    static GENESIS: LazyLock<Genesis> = LazyLock::new(|| {
+        let bytes = include_bytes!("vectors/chain/genesis.bin");
+        Genesis::from_bytes(&Bytes::from_static(bytes)).expect("the frozen document")
+    });
+    &GENESIS
+}
+
+fn chain() -> ChainId {
+    frozen_genesis().chain_id()
+}
+
+/// A consensus message from a peer: the envelope, then each plug-in's own decoder.
+fn envelope(bytes: &[u8]) -> bool {
+    let Some(envelope) = read::<Envelope>(bytes) else { return false };
+    PLUGINS.iter().filter(|row| (row.claims)(&chain(), &envelope).is_ok()).count() > 0
+}
+
+/// Evidence from anyone, judged without signatures: the shape must not break the judge.
+fn evidence(bytes: &[u8]) -> bool {
+    let Some(accusation) = read::<Accusation>(bytes) else { return false };
+    let judge = Judge::of(frozen_genesis()).expect("a known plug-in");
+    let judged = judge.judge(&Bytes::copy_from_slice(bytes), |_, _| true);
+    assert!(judged.is_err() || judge.offence(&accusation).is_some());
+    true
+}
+
+fn transaction_proof(bytes: &[u8]) -> bool {
+    let Some(proof) = read::<TransactionProof>(bytes) else { return false };
+    let batch = proof.in_batch.root_of(&proof.transaction.leaf());
+    let _ = batch.and_then(|root| proof.in_block.root_of(&root));
+    let _ = proof.certificate.check_shape(&frozen_genesis().replicas);
+    true
+}
+
+fn receipt_proof(bytes: &[u8]) -> bool {
+    let Some(proof) = read::<ReceiptProof>(bytes) else { return false };
+    let _ = proof.in_result.root_of(&proof.receipt.digest());
+    true
+}
+
+fn state_proof(bytes: &[u8]) -> bool {
+    let Some(proof) = read::<StateProof>(bytes) else { return false };
+    let _ = proof.verify(&Digest::ZERO);
+    true
+}
+
+/// A certificate from a peer, a client or a batch: structure, then who it says it is.
+fn x509(bytes: &[u8]) -> bool {
+    let Ok(read) = certificate::parse(bytes) else { return false };
+    let der = Bytes::copy_from_slice(bytes);
+    Identity::claimed(&read, der.clone()).is_ok() || Root::claimed(&read, der).is_ok()
+}
+
+fn pem_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| pem::decode(pem::CERTIFICATE, text).is_ok())
+}
+
+fn guard_log(bytes: &[u8]) -> bool {
+    let Ok(header) = format::Header::parse(bytes) else { return false };
+    format::scan(bytes, &header).is_ok()
+}
+
+fn order_log(bytes: &[u8]) -> bool {
+    let path = Path::new("order.1");
+    let Ok(Some(generation)) = wal::parse_header(bytes, chain(), path) else { return false };
+    wal::parse_records(bytes, generation, path).is_ok()
+}
+
+/// A segment file, opened as the ledger opens the last one, and every block of it read.
+fn segment(bytes: &[u8]) -> bool {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("00000000000000000001.seg"), bytes).expect("written");
+    let Ok(segments) = Segments::open(dir.path(), chain(), SegmentSizes::default()) else {
+        return false;
+    };
+    for height in 1..=segments.tip().0 {
+        let stored =
+            segments.read(Height(height)).expect("checked at open").expect("below the tip");
+        let _ = Block::from_bytes(&stored.block);
+    }
+    true
+}
+
+fn config(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let path = Path::new("/etc/obelisk/node.toml");
+    let Ok(config) = Config::parse(text, path) else { return false };
+    let written = config.to_toml();
+    let again = Config::parse(&written, path).expect("what was written is read");
+    assert_eq!(again.to_toml(), written);
+    true
+}
+
+#[cfg(feature = "grpc")]
+fn frame(bytes: &[u8]) -> bool {
+    use obelisk::network::Class;
+    use obelisk::network::frame;
+
+    let Ok(read) = frame::decode(Bytes::copy_from_slice(bytes)) else { return false };
+    let hello = frame::accept_hello(&read, &chain()).is_ok();
+    let [votes, data] =
+        [Class::Vote, Class::Data].map(|class| frame::accept_messages(read.clone(), class).is_ok());
+    hello || votes || data
+}
+
+#[cfg(feature = "wasm")]
+fn wasm(bytes: &[u8]) -> bool {
+    obelisk::chaincode::wasm::module::prepare(&Bytes::copy_from_slice(bytes)).is_ok()
+}

@@ -1,0 +1,232 @@
+//! Seeded mutations of valid samples through every decoder of outside bytes: nothing panics, and
+//! what is accepted encodes to the same bytes.
+//!
+//! The fuzz targets of `fuzz/` search further; this runs in every test run. `OBELISK_MUTATIONS`
+//! sets the number of mutations per sample.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use obelisk::types::block::Block;
+use obelisk::types::codec::Decode;
+use obelisk::types::codec::Encode;
+
+use crate::decoders::DECODERS;
+
+/// Aim: the frozen files are samples that their decoders accept, and mutated they break nothing.
+#[test]
+fn mutated_samples_break_no_decoder() {
+    let per_sample = match std::env::var("OBELISK_MUTATIONS") {
+        Ok(text) => text.parse().expect("a number"),
+        Err(_) => 300,
+    };
+    for decoder in DECODERS {
+        let samples = samples(decoder.name);
+        assert!(!samples.is_empty(), "{} has no sample", decoder.name);
+        for sample in &samples {
+            assert!((decoder.accepts)(sample), "{} refuses its sample", decoder.name);
+        }
+        let mut chance = Chance(0x5eed ^ decoder.name.len() as u64);
+        let mut accepted = 0;
+        for sample in &samples {
+            for _ in 0..per_sample {
+                let other = &samples[chance.below(samples.len())];
+                let bytes = mutated(sample, other, &mut chance);
+                accepted += usize::from((decoder.accepts)(&bytes));
+            }
+            for cut in 0..sample.len().min(64) {
+                (decoder.accepts)(&sample[..cut]);
+                (decoder.accepts)(&sample[..sample.len() - cut]);
+            }
+        }
+        println!("{}: {} samples, {accepted} mutations accepted", decoder.name, samples.len());
+    }
+}
+
+/// Aim: each decoder has its fuzz target, and each target its decoder.
+#[test]
+fn every_decoder_has_a_fuzz_target() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
+    let targets: BTreeSet<String> = fs::read_dir(folder)
+        .expect("the targets")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    let decoders: BTreeSet<String> = DECODERS.iter().map(|d| d.name.to_owned()).collect();
+    let missing: Vec<&String> = decoders.difference(&targets).collect();
+    assert!(missing.is_empty(), "no fuzz target for {missing:?}");
+    let optional = ["frame", "wasm"].map(str::to_owned);
+    let unknown: Vec<&String> =
+        targets.difference(&decoders).filter(|name| !optional.contains(name)).collect();
+    assert!(unknown.is_empty(), "no decoder for the fuzz targets {unknown:?}");
+}
+
+fn vectors(folder: &str, keep: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder);
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .expect("frozen files")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| keep(&path.file_name().expect("a name").to_string_lossy()))
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).expect("readable")).collect()
+}
+
+fn chain(prefix: &str) -> Vec<Vec<u8>> {
+    vectors("chain", |name| name.starts_with(prefix))
+}
+
+fn blocks() -> Vec<Block> {
+    let read = |bytes: Vec<u8>| Block::from_bytes(&bytes.into()).expect("a frozen block");
+    chain("block-").into_iter().map(read).collect()
+}
+
+fn samples(decoder: &str) -> Vec<Vec<u8>> {
+    let batches = || blocks().into_iter().flat_map(|block| block.batches);
+    match decoder {
+        "genesis" => chain("genesis"),
+        "transaction" => batches()
+            .flat_map(|batch| batch.transactions().to_vec())
+            .map(|tx| tx.to_bytes().to_vec())
+            .collect(),
+        "batch" => batches().map(|batch| batch.to_bytes().to_vec()).collect(),
+        "block" => chain("block-"),
+        "result" => chain("result-"),
+        "quorum_certificate" => {
+            blocks().iter().map(|block| block.certificate.to_bytes().to_vec()).collect()
+        }
+        "envelope" => chain("message-"),
+        "evidence" => chain("evidence"),
+        "transaction_proof" => chain("transaction-proof"),
+        "receipt_proof" => chain("receipt-proof"),
+        "checkpoint_proof" => chain("checkpoint"),
+        "state_proof" => chain("state-"),
+        "x509" => vectors("membership", |name| {
+            ["root", "enrolment", "tls"].iter().any(|kind| name.starts_with(kind))
+        }),
+        "pem" => samples("x509")
+            .iter()
+            .map(|der| obelisk::membership::pem::encode("CERTIFICATE", der).as_bytes().to_vec())
+            .collect(),
+        "guard_log" => chain("guard"),
+        "order_log" => chain("order"),
+        "segment" => chain("segment"),
+        "config" => vec![CONFIG.as_bytes().to_vec()],
+        #[cfg(feature = "grpc")]
+        "frame" => frames(),
+        #[cfg(feature = "wasm")]
+        "wasm" => wasm(),
+        _ => Vec::new(),
+    }
+}
+
+const CONFIG: &str = r#"
+[node]
+role = "validator"
+data = "data"
+identity = "msp"
+genesis = "genesis.bin"
+
+[network]
+listen = "127.0.0.1:7051"
+
+[[network.peers]]
+organisation = "bank"
+name = "validator-1"
+address = "node1.bank.example:7051"
+
+[consensus]
+request_timeout_ms = 2000
+in_flight_max = 4
+
+[log]
+level = "info"
+format = "json"
+"#;
+
+#[cfg(feature = "grpc")]
+fn frames() -> Vec<Vec<u8>> {
+    use obelisk::consensus::Envelope;
+    use obelisk::network::Class;
+    use obelisk::network::Message;
+    use obelisk::network::frame;
+    use obelisk::types::ids::Height;
+    use prost::Message as _;
+
+    let blocks: Vec<Block> = blocks();
+    let chain_id = blocks[0].header.chain;
+    let votes = chain("message-").into_iter().map(|bytes| {
+        Message::Consensus(Envelope::from_bytes(&bytes.into()).expect("a frozen message"))
+    });
+    let batch = blocks[0].batches[0].clone();
+    let asks = [
+        Message::BatchRequest(batch.id()),
+        Message::Tip { height: Height(6) },
+        Message::BlocksRequest { from: Height(2) },
+    ];
+    let encoded = blocks.iter().map(Block::to_bytes).collect();
+    let data =
+        [Message::Batch(batch.to_bytes()), Message::Blocks { from: Height(1), blocks: encoded }];
+    let lots = [votes.chain(asks).collect::<Vec<_>>(), data.to_vec()];
+    let mut frames: Vec<Vec<u8>> = lots
+        .into_iter()
+        .map(|lot| frame::messages(lot.into_iter().map(Into::into).collect()).encode_to_vec())
+        .collect();
+    frames.push(frame::hello(&chain_id, Class::Vote).encode_to_vec());
+    frames
+}
+
+#[cfg(feature = "wasm")]
+fn wasm() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("contracts/wasm");
+    vec![fs::read(folder.join("asset.wasm")).expect("the sample contract is committed")]
+}
+
+/// A repeatable source of numbers: xorshift64* (Vigna, "An experimental exploration of Marsaglia's
+/// xorshift generators, scrambled", 2016).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound.max(1)).expect("64 bits");
+        usize::try_from(self.next() % bound).expect("below a length")
+    }
+}
+
+/// One to four changes of the kinds that break decoders: bits, lengths, cuts, splices.
+fn mutated(sample: &[u8], other: &[u8], chance: &mut Chance) -> Vec<u8> {
+    let mut bytes = sample.to_vec();
+    for _ in 0..=chance.below(4) {
+        if bytes.is_empty() {
+            bytes.push(0);
+        }
+        let at = chance.below(bytes.len());
+        match chance.below(8) {
+            0 => bytes[at] ^= 1 << chance.below(8),
+            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][chance.below(5)],
+            2 => bytes[at] = bytes[at].wrapping_add(1),
+            3 => bytes.truncate(at),
+            4 => drop(bytes.remove(at)),
+            5 => bytes.insert(at, [0, 0xff][chance.below(2)]),
+            6 => {
+                let end = bytes.len().min(at + 4);
+                bytes[at..end].fill([0, 0xff][chance.below(2)]);
+            }
+            _ => {
+                let from = chance.below(other.len());
+                let end = other.len().min(from + 1 + chance.below(64));
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[from..end]);
+            }
+        }
+    }
+    bytes
+}
