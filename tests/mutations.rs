@@ -11,6 +11,7 @@ use std::path::Path;
 use obelisk::types::block::Block;
 use obelisk::types::codec::Decode;
 use obelisk::types::codec::Encode;
+use obelisk::types::genesis::Genesis;
 
 use crate::decoders::DECODERS;
 
@@ -41,6 +42,22 @@ fn mutated_samples_break_no_decoder() {
             }
         }
         println!("{}: {} samples, {accepted} mutations accepted", decoder.name, samples.len());
+    }
+}
+
+/// Aim: a checkpoint interval beyond every window is refused; doubling it once overflowed.
+#[test]
+fn genesis_with_a_huge_checkpoint_interval_is_refused() {
+    let genesis = samples("genesis").remove(0);
+    let read = Genesis::from_bytes(&genesis.clone().into()).expect("the frozen document");
+    let interval = read.parameters.checkpoint_interval.to_be_bytes();
+    let window = read.parameters.window.to_be_bytes();
+    let wanted = [interval, window].concat();
+    let at = genesis.windows(16).position(|bytes| bytes == wanted).expect("the parameters");
+    for huge in [1 << 63, u64::MAX, 3] {
+        let mut changed = genesis.clone();
+        changed[at..at + 8].copy_from_slice(&huge.to_be_bytes());
+        assert!(Genesis::from_bytes(&changed.into()).is_err(), "interval {huge}");
     }
 }
 

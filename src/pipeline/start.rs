@@ -337,12 +337,21 @@ impl Driver<'_> {
                 }
             }
         })?;
+        self.start_checks(links.order, stations)
+    }
+
+    /// The checks of what peers send, and the queues in front of them.
+    fn start_checks(
+        &self,
+        checked: Sender<OrderInput>,
+        stations: &mut Stations,
+    ) -> Result<IntakeQueues, StartError> {
         let (votes, votes_queue) = bounded(limits::VOTES_UNCHECKED_MAX);
-        let (verification, order) = (self.verification.clone(), links.order.clone());
+        let (verification, order) = (self.verification.clone(), checked.clone());
         let metrics = self.shared.metrics.clone();
         spawn("votes", move || intake::check_votes(&votes_queue, &verification, &order, &metrics))?;
         let (batches, batches_queue) = bounded(limits::BATCHES_UNCHECKED_MAX);
-        let (verification, order) = (self.verification.clone(), links.order);
+        let (verification, order) = (self.verification.clone(), checked);
         let (bodies, metrics) = (self.shared.bodies.clone(), self.shared.metrics.clone());
         let ledger = self.shared.ledger.clone();
         stations.plain("batches", move || {

@@ -114,7 +114,7 @@ impl Decode for ChainParameters {
                 reason: "checkpoint interval 0 or window above 256",
             });
         }
-        if parameters.window < 2 * parameters.checkpoint_interval
+        if parameters.window / 2 < parameters.checkpoint_interval
             || !parameters.window.is_multiple_of(parameters.checkpoint_interval)
         {
             return Err(DecodeError::Invalid {
