@@ -70,6 +70,10 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "frame", accepts: frame },
     #[cfg(feature = "wasm")]
     Decoder { name: "wasm", accepts: wasm },
+    #[cfg(feature = "rest")]
+    Decoder { name: "rest_call", accepts: rest_call },
+    #[cfg(feature = "rest")]
+    Decoder { name: "rest_submission", accepts: rest_submission },
 ];
 
 fn exact<T: Decode + Encode>(bytes: &[u8]) -> bool {
@@ -192,4 +196,22 @@ fn frame(bytes: &[u8]) -> bool {
 #[cfg(feature = "wasm")]
 fn wasm(bytes: &[u8]) -> bool {
     obelisk::chaincode::wasm::module::prepare(&Bytes::copy_from_slice(bytes)).is_ok()
+}
+
+#[cfg(feature = "rest")]
+fn rest_call(bytes: &[u8]) -> bool {
+    use obelisk::api::auth::Caller;
+    use obelisk::api::rest::chaincode;
+
+    chaincode::read(&Bytes::copy_from_slice(bytes), &Caller::Anonymous).is_ok()
+}
+
+#[cfg(feature = "rest")]
+fn rest_submission(bytes: &[u8]) -> bool {
+    use obelisk::api::rest::transactions::submission;
+
+    let body = Bytes::copy_from_slice(bytes);
+    ["application/json", "application/octet-stream"]
+        .iter()
+        .any(|media| submission(media, &body).is_ok())
 }

@@ -73,7 +73,7 @@ fn every_decoder_has_a_fuzz_target() {
     let decoders: BTreeSet<String> = DECODERS.iter().map(|d| d.name.to_owned()).collect();
     let missing: Vec<&String> = decoders.difference(&targets).collect();
     assert!(missing.is_empty(), "no fuzz target for {missing:?}");
-    let optional = ["frame", "wasm"].map(str::to_owned);
+    let optional = ["frame", "wasm", "rest_call", "rest_submission"].map(str::to_owned);
     let unknown: Vec<&String> =
         targets.difference(&decoders).filter(|name| !optional.contains(name)).collect();
     assert!(unknown.is_empty(), "no decoder for the fuzz targets {unknown:?}");
@@ -134,6 +134,10 @@ fn samples(decoder: &str) -> Vec<Vec<u8>> {
         "frame" => frames(),
         #[cfg(feature = "wasm")]
         "wasm" => wasm(),
+        #[cfg(feature = "rest")]
+        "rest_call" => rest_calls(),
+        #[cfg(feature = "rest")]
+        "rest_submission" => rest_submissions(),
         _ => Vec::new(),
     }
 }
@@ -198,6 +202,42 @@ fn frames() -> Vec<Vec<u8>> {
 fn wasm() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("contracts/wasm");
     vec![fs::read(folder.join("asset.wasm")).expect("the sample contract is committed")]
+}
+
+#[cfg(feature = "rest")]
+fn rest_calls() -> Vec<Vec<u8>> {
+    use base64::Engine;
+
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let query = serde_json::json!({
+        "jsonrpc": "2.0", "method": "query", "id": 7, "params": {
+            "type": 1,
+            "chaincodeID": { "name": "notes" },
+            "ctorMsg": { "function": "get", "args": ["a", "b"] },
+        },
+    });
+    let batch = blocks().remove(1).batches.remove(0);
+    let transaction = &batch.transactions()[0];
+    let signed = base64(&transaction.to_bytes());
+    let certificate = batch.certificate(&transaction.payload().creator).expect("it is there");
+    let invoke = serde_json::json!({
+        "jsonrpc": "2.0", "method": "invoke", "id": "x", "params": {
+            "chaincodeID": { "name": "notes" },
+            "signedTransaction": signed,
+            "certificate": base64(certificate),
+        },
+    });
+    [query, invoke].map(|call| call.to_string().into_bytes()).to_vec()
+}
+
+#[cfg(feature = "rest")]
+fn rest_submissions() -> Vec<Vec<u8>> {
+    use base64::Engine;
+
+    let transaction = samples("transaction").remove(1);
+    let text = base64::engine::general_purpose::STANDARD.encode(&transaction);
+    let json = serde_json::json!({ "transaction": text });
+    vec![transaction, json.to_string().into_bytes()]
 }
 
 /// A repeatable source of numbers: xorshift64* (Vigna, "An experimental exploration of Marsaglia's

@@ -51,7 +51,15 @@ struct Envelope {
     id: Option<Value>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a call asks the node for.
+#[derive(Debug)]
+pub struct Call {
+    id: Option<Value>,
+    method: Method,
+    action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     Deploy,
     Invoke,
@@ -59,7 +67,8 @@ enum Method {
 }
 
 /// An error object with the HTTP status it travels under.
-struct RpcError {
+#[derive(Debug)]
+pub struct RpcError {
     http: u16,
     code: i32,
     message: &'static str,
@@ -146,13 +155,12 @@ struct ErrorFields {
 }
 
 async fn call(request: Request) -> Result<Reply, Failure> {
-    let (id, outcome) = match envelope(&request.body) {
+    let (id, outcome) = match read(&request.body, &request.caller) {
         Err((id, error)) => (id, Err(error)),
-        Ok(envelope) => {
-            let id = envelope.id.clone();
-            let outcome = match envelope.method {
-                Method::Query => query(&request, envelope.params).await,
-                method => submit(&request, method, envelope.params).await,
+        Ok(Call { id, method, action }) => {
+            let outcome = match request.perform(action).await {
+                Ok(answer) => result(method, answer),
+                Err(failure) => Err(failed(method, &failure)),
             };
             (id, outcome)
         }
@@ -170,6 +178,31 @@ async fn call(request: Request) -> Result<Reply, Failure> {
             reply.retry_after_s = retry_after_ms.div_ceil(1000);
             Ok(reply)
         }
+    }
+}
+
+/// Reads a call as far as that is possible without the node. The error keeps the id, so that a
+/// notification stays silent.
+pub fn read(body: &Bytes, caller: &Caller) -> Result<Call, (Option<Value>, RpcError)> {
+    let Envelope { method, params, id } = envelope(body)?;
+    let action = match method {
+        Method::Query => query(params, caller),
+        method => submission(method, params),
+    };
+    match action {
+        Ok(action) => Ok(Call { id, method, action }),
+        Err(error) => Err((id, error)),
+    }
+}
+
+fn result(method: Method, answer: Answer) -> Result<ResultFields, RpcError> {
+    match answer {
+        Answer::Submitted(id) => Ok(ok(id.to_string())),
+        Answer::Value(value) => Ok(match json::text(&value) {
+            Some(text) => ok(text),
+            None => ResultFields { encoding: Some("base64"), ..ok(json::base64(&value)) },
+        }),
+        _ => Err(failed(method, &Failure::internal("the answer is not of the call's kind"))),
     }
 }
 
@@ -219,11 +252,7 @@ fn envelope(body: &Bytes) -> Result<Envelope, (Option<Value>, RpcError)> {
     }
 }
 
-async fn submit(
-    request: &Request,
-    method: Method,
-    params: Value,
-) -> Result<ResultFields, RpcError> {
+fn submission(method: Method, params: Value) -> Result<Action, RpcError> {
     if params.get("signedTransaction").is_none() {
         return Err(invalid_params(
             "signedTransaction is missing; this node signs for nobody: sign with the client \
@@ -237,12 +266,7 @@ async fn submit(
         transactions::signed("signedTransaction", &params.signed_transaction).map_err(invalid)?;
     check_method(method, params.chaincode_id.as_ref(), &transaction)?;
     let certificate = transactions::certificate(params.certificate.as_deref()).map_err(invalid)?;
-    match request.perform(Action::Submit { transaction: Box::new(transaction), certificate }).await
-    {
-        Ok(Answer::Submitted(id)) => Ok(ok(id.to_string())),
-        Ok(_) => Err(failed(method, &Failure::internal("not a transaction id"))),
-        Err(failure) => Err(failed(method, &failure)),
-    }
+    Ok(Action::Submit { transaction: Box::new(transaction), certificate })
 }
 
 /// A client that says one thing in the envelope and signed another made a mistake.
@@ -266,7 +290,7 @@ fn check_method(
     }
 }
 
-async fn query(request: &Request, params: Value) -> Result<ResultFields, RpcError> {
+fn query(params: Value, caller: &Caller) -> Result<Action, RpcError> {
     let params: QueryParams =
         serde_json::from_value(params).map_err(|error| invalid_params(error.to_string()))?;
     let name = params.chaincode_id.and_then(|id| id.name).unwrap_or_default();
@@ -276,7 +300,7 @@ async fn query(request: &Request, params: Value) -> Result<ResultFields, RpcErro
     let Some(Ctor { function, args: Some(args) }) = params.ctor else {
         return Err(invalid_params("ctorMsg or ctorMsg.args is missing"));
     };
-    check_context(&request.caller, params.secure_context.as_deref())?;
+    check_context(caller, params.secure_context.as_deref())?;
     let mut args = args.into_iter();
     let Some(function) = function.or_else(|| args.next()) else {
         return Err(invalid_params("ctorMsg names no function and args is empty"));
@@ -290,14 +314,7 @@ async fn query(request: &Request, params: Value) -> Result<ResultFields, RpcErro
         );
         return Err(invalid_params(data));
     }
-    match request.perform(Action::Query { chaincode: name, function, args }).await {
-        Ok(Answer::Value(value)) => Ok(match json::text(&value) {
-            Some(text) => ok(text),
-            None => ResultFields { encoding: Some("base64"), ..ok(json::base64(&value)) },
-        }),
-        Ok(_) => Err(failed(Method::Query, &Failure::internal("not a value"))),
-        Err(failure) => Err(failed(Method::Query, &failure)),
-    }
+    Ok(Action::Query { chaincode: name, function, args })
 }
 
 /// `secureContext` made an identity in 2016. Here it must agree with the one that was proven.

@@ -190,12 +190,6 @@ impl Request {
             }
         }
     }
-
-    /// The body as JSON. Unknown members are refused by the types' own rule.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::malformed(format!("request body: {error}")))
-    }
 }
 
 impl Reply {
@@ -216,6 +210,12 @@ impl Reply {
     pub fn text(media: &'static str, text: String) -> Self {
         Self { status: 200, media, body: text.into(), retry_after_s: 0 }
     }
+}
+
+/// A body as JSON. Unknown members are refused by the types' own rule.
+pub fn from_json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::malformed(format!("request body: {error}")))
 }
 
 fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {

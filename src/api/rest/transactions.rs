@@ -16,6 +16,7 @@ use crate::api::rest::json;
 use crate::api::rest::json::PathBody;
 use crate::api::rest::json::ReceiptBody;
 use crate::api::rest::json::TransactionBody;
+use crate::api::rest::route;
 use crate::api::rest::route::BYTES;
 use crate::api::rest::route::Param;
 use crate::api::rest::route::Reply;
@@ -118,13 +119,7 @@ struct ProofBody {
 }
 
 async fn submit(request: Request) -> Result<Reply, Failure> {
-    let (transaction, certificate) = match request.media.as_str() {
-        BYTES => (parse(request.body.clone())?, None),
-        _ => {
-            let body: Submission = request.json()?;
-            (signed("transaction", &body.transaction)?, certificate(body.certificate.as_deref())?)
-        }
-    };
+    let (transaction, certificate) = submission(&request.media, &request.body)?;
     let wait = request.number("wait")?;
     let submitted =
         request.perform(Action::Submit { transaction: Box::new(transaction), certificate }).await?;
@@ -142,6 +137,15 @@ async fn submit(request: Request) -> Result<Reply, Failure> {
             Reply::json(&SubmittedBody { txid: id.to_string(), receipt })
         }
     }
+}
+
+/// A submitted transaction and its creator's certificate: JSON, or the transaction's bytes alone.
+pub fn submission(media: &str, body: &Bytes) -> Result<(Transaction, Option<Bytes>), Failure> {
+    if media == BYTES {
+        return Ok((parse(body.clone())?, None));
+    }
+    let body: Submission = route::from_json(body)?;
+    Ok((signed("transaction", &body.transaction)?, certificate(body.certificate.as_deref())?))
 }
 
 async fn transaction(request: Request) -> Result<Reply, Failure> {
