@@ -284,11 +284,11 @@ impl Pbft {
     }
 
     fn answer_with_bulk(&self, to: ReplicaId, status: &Status, effects: &mut Vec<Effect>) {
-        if let Some(certificate) = &self.checkpoints.stable {
-            if status.stable < certificate.vote.slot.sequence {
-                let message = self.draft(None, &Message::Stable(certificate.clone()));
-                effects.push(Effect::Send { to, message });
-            }
+        if let Some(certificate) = &self.checkpoints.stable
+            && status.stable < certificate.vote.slot.sequence
+        {
+            let message = self.draft(None, &Message::Stable(certificate.clone()));
+            effects.push(Effect::Send { to, message });
         }
         let from = status.delivered.0.saturating_add(1);
         let null = self.last_null.as_ref().filter(|d| d.proposal.sequence.0 >= from);

@@ -86,10 +86,8 @@ impl Pbft {
 
     /// First input: sends again what the log shows as unfinished, with the same bytes.
     pub(super) fn on_start(&mut self, effects: &mut Vec<Effect>) {
-        if !self.view_active {
-            if let Some(body) = self.own_view_change.clone() {
-                effects.push(Effect::Broadcast(self.view_change_draft(body)));
-            }
+        if let Some(body) = self.own_view_change.clone().filter(|_| !self.view_active) {
+            effects.push(Effect::Broadcast(self.view_change_draft(body)));
         }
         let primary = self.replicas.primary(self.view) == self.me;
         let mut drafts = Vec::new();

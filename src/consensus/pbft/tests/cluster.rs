@@ -278,12 +278,12 @@ impl Cluster {
             .enumerate()
             .flat_map(|(k, m)| m.timers.iter().map(move |(t, at)| (*at, k, *t)))
             .min();
-        if let Some((at, k, timer)) = next {
-            if self.flights.is_empty() || at <= self.now {
-                self.now = self.now.max(at);
-                self.members[k].timers.remove(&timer);
-                self.input(u16::try_from(k).unwrap(), Input::TimerFired(timer));
-            }
+        if let Some((at, k, timer)) = next
+            && (self.flights.is_empty() || at <= self.now)
+        {
+            self.now = self.now.max(at);
+            self.members[k].timers.remove(&timer);
+            self.input(u16::try_from(k).unwrap(), Input::TimerFired(timer));
         }
     }
 
