@@ -236,10 +236,7 @@ fn authority(folder: &Path, crypto: &Crypto) -> Result<Authority, Failure> {
 }
 
 /// A new key, or the public half of one on a token.
-fn enrolment_key(
-    issue: &Issue,
-    crypto: &Crypto,
-) -> Result<(Option<zeroize::Zeroizing<Vec<u8>>>, PublicKey), Failure> {
+fn enrolment_key(issue: &Issue, crypto: &Crypto) -> Result<EnrolmentKey, Failure> {
     let Some(card) = &issue.card else {
         let (pkcs8, key) = fresh(issue.algorithm, crypto)?;
         return Ok((Some(pkcs8), key.public_key().clone()));
@@ -249,6 +246,9 @@ fn enrolment_key(
     })?;
     Ok((None, public))
 }
+
+/// PKCS#8 where the key was made here, and the public half.
+type EnrolmentKey = (Option<zeroize::Zeroizing<Vec<u8>>>, PublicKey);
 
 type Fresh = (zeroize::Zeroizing<Vec<u8>>, Arc<dyn SigningKey>);
 

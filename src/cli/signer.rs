@@ -63,7 +63,7 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
     let output = context.output;
     let socket = config.signer.socket.display().to_string();
     let ready = |keys: Vec<(String, String)>| {
-        let text = format!("the signer is ready on {socket} with {} keys", keys.len());
+        let text = format!("the signer is ready on {socket}, keys: {}", keys.len());
         let list = keys.iter().map(|(name, about)| Cell::Text(format!("{name}: {about}")));
         output.line(
             &text,

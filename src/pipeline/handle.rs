@@ -27,6 +27,7 @@ use crate::pipeline::publish::Located;
 use crate::pipeline::publish::Publisher;
 use crate::pipeline::publish::Subscription;
 use crate::pipeline::refusal::Refusal;
+use crate::signer::Signer;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::follow;
 use crate::telemetry::metrics::show;
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     pub(super) genesis: Arc<Genesis>,
     pub(super) chain: ChainId,
     pub(super) me: Option<ReplicaId>,
+    pub(super) signer: Option<Arc<dyn Signer>>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) directory: Arc<Directory>,
     pub(super) contracts: Arc<Contracts>,
@@ -286,6 +288,7 @@ impl Handle {
             if !core.view_active {
                 not_ready.push(format!("a view change to view {} is under way", core.view));
             }
+            not_ready.extend(shared.signer.as_ref().and_then(|signer| signer.trouble()));
         }
         let (pending_batches, pending_batch_bytes) = shared.bodies.depth();
         NodeStatus {

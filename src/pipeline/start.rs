@@ -250,6 +250,7 @@ fn share(
         genesis: parts.genesis.clone(),
         chain,
         me: parts.seat.as_ref().map(|seat| seat.me),
+        signer: parts.seat.as_ref().map(|seat| seat.signer.clone()),
         publisher: Arc::new(Publisher::new(ledger.clone(), mempool.clone(), parts.metrics.clone())),
         ledger,
         directory,

@@ -53,7 +53,7 @@ pub enum KeyringError {
     Twice { first: String, second: String },
     /// A guard cannot be opened.
     #[error("the guard of {name} cannot be used")]
-    Guard { name: String, source: GuardError },
+    Guard { name: String, source: Box<GuardError> },
 }
 
 /// All keys of one process.
@@ -83,7 +83,7 @@ impl Keyring {
             {
                 entry.open(true).map_err(|source| KeyringError::Guard {
                     name: entry.held.name.clone(),
-                    source,
+                    source: Box::new(source),
                 })?;
             }
             entries.insert(name, entry);

@@ -72,6 +72,11 @@ pub trait Signer: Send + Sync {
     /// The key that checks the signatures.
     fn public_key(&self) -> &PublicKey;
 
+    /// Why nothing is signed now, where that is known: for the node's status.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Lets the guard forget the sequence-bound slots below `sequence`, which must be stable (a
     /// checkpoint certificate covers everything below it): from then on they are refused. A guard
     /// forgets by itself what lies far below; this is for callers that know earlier. A signer that

@@ -73,6 +73,8 @@ pub enum RemoteError {
 pub struct RemoteSigner {
     key: PublicKey,
     link: Link,
+    /// Why the last text was not signed, where the key was to blame.
+    failed: Mutex<Option<String>>,
 }
 
 /// A TLS key in another process.
@@ -124,7 +126,7 @@ impl RemoteSigner {
     ) -> Result<Self, RemoteError> {
         let link = Link::start(place, &key, Opening::Guard { chain, has_signed })?;
         link.wait_open(Duration::from_millis(limits::SIGNER_START_MS))?;
-        Ok(Self { key, link })
+        Ok(Self { key, link, failed: Mutex::new(None) })
     }
 }
 
@@ -147,7 +149,19 @@ impl Signer for RemoteSigner {
                 result => result,
             }));
         }
+        let failed = signed.iter().find_map(|result| match result {
+            Err(error @ SignError::Key { .. }) => Some(error.to_string()),
+            _ => None,
+        });
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         signed
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let state = lock(&self.link.state);
+        let down = state.down_since.is_some().then(|| state.reason.clone());
+        drop(state);
+        down.or_else(|| self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn public_key(&self) -> &PublicKey {
@@ -367,7 +381,8 @@ impl LinkThread {
     fn lost(&self, reason: &str, refused: bool) {
         let mut state = lock(&self.state);
         let text = format!("the signer at {}: {reason}", self.place.socket.display());
-        if state.opened && (state.down_since.is_none() || state.reason != text) {
+        // Once for the loss, and once more where the signer is back and says no.
+        if state.opened && (state.down_since.is_none() || (refused && !state.refused)) {
             tracing::error!(reason = text, "nothing is signed until the signer is back");
         }
         state.down_since.get_or_insert_with(Instant::now);

@@ -162,6 +162,7 @@ fn a_killed_signer_remembers_what_it_signed() {
     process.kill();
     let away = signer.sign(std::slice::from_ref(&good)).remove(0);
     assert!(matches!(away, Err(SignError::Key { .. })), "{away:?}");
+    assert!(signer.trouble().unwrap().contains("no signer listens"));
     process.start_again(&one.socket);
     // The link comes back by itself.
     let mut results = BTreeMap::new();
@@ -177,6 +178,7 @@ fn a_killed_signer_remembers_what_it_signed() {
     }
     assert!(valid(results[&1].as_ref().unwrap(), &good.text));
     assert!(matches!(results[&2], Err(SignError::Conflict { .. })), "{results:?}");
+    assert_eq!(signer.trouble(), None);
     process.kill();
     fs::remove_file(directory.path().join("signer/guard/org1_validator.slots")).unwrap();
     process.start_again(&one.socket);

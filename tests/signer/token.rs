@@ -187,6 +187,20 @@ fn a_wrong_pin_is_tried_once() {
     SignerProcess::start(&config, &socket, &hsm.environment);
 }
 
+/// More sessions than the token states are refused at start, with the number that fits.
+#[test]
+fn more_sessions_than_the_token_has_are_refused() {
+    let Some(hsm) = SoftHsm::faulty() else { return };
+    let config = configured(&hsm);
+    hsm.script("fault token do=sessions value=4");
+    let (code, errors) = refused(&config, &hsm.environment);
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("sessions = 3"), "{errors}");
+    change(&config, "sessions = 4", "sessions = 3");
+    let socket = config.with_file_name("signer").join("signer.sock");
+    SignerProcess::start(&config, &socket, &hsm.environment);
+}
+
 /// Missing or replaced modules, missing, doubled, foreign and unsafe keys, and PINs that others can
 /// read: one clear error each.
 #[test]

@@ -11,7 +11,7 @@
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | initialize login open find sign-init sign info | the function; `sign` counts real signatures |
+//! | initialize login open find sign-init sign info token | the function; `sign` counts real signatures |
 //! | after=N | N calls pass first, counted since the script was read (default 0) |
 //! | every=N | then each N-th is hit (default 1) |
 //! | times=N | at most N hits (default: no end) |
@@ -22,6 +22,7 @@
 //! | do=logout | logs out for real, answers CKR_USER_NOT_LOGGED_IN |
 //! | do=gone | from now on every call answers CKR_DEVICE_REMOVED, until C_Initialize |
 //! | do=wrong | forwards, then flips one bit of the signature |
+//! | do=sessions value=N | on `token`: states N sessions at most |
 //! | do=hang | never returns |
 //! | do=crash | ends the process with SIGABRT |
 
@@ -62,7 +63,7 @@ struct Fault {
     kind: String,
     value: CK_RV,
     ms: u64,
-    slot: Option<u64>,
+    slot: Option<CK_SLOT_ID>,
     /// Calls that this fault counted.
     calls: u64,
 }
@@ -72,7 +73,7 @@ struct State {
     stamp: Option<(SystemTime, u64)>,
     faults: Vec<Fault>,
     /// Slot of each session.
-    slots: BTreeMap<CK_SESSION_HANDLE, u64>,
+    slots: BTreeMap<CK_SESSION_HANDLE, CK_SLOT_ID>,
     /// Calls and hits since the process started.
     totals: BTreeMap<String, u64>,
     gone: bool,
@@ -111,15 +112,15 @@ fn loaded() -> &'static Loaded {
         // SAFETY: the target is a PKCS#11 module; its list is copied once.
         unsafe {
             let library = libloading::Library::new(target).expect("the target loads");
-            let get: libloading::Symbol<
-                unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV,
-            > = library.get(b"C_GetFunctionList\0").expect("the target is a module");
+            let get: libloading::Symbol<unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV> =
+                library.get(b"C_GetFunctionList\0").expect("the target is a module");
             let mut list = std::ptr::null_mut();
             assert_eq!(get(&mut list), CKR_OK, "the target gives its functions");
             let functions = *list;
             let mut ours = functions;
             ours.C_GetFunctionList = Some(C_GetFunctionList);
             ours.C_Initialize = Some(initialize);
+            ours.C_GetTokenInfo = Some(token_info);
             ours.C_Login = Some(login);
             ours.C_OpenSession = Some(open_session);
             ours.C_GetSessionInfo = Some(session_info);
@@ -160,7 +161,7 @@ fn parse(script: &str) -> Vec<Fault> {
                 "do" => fault.kind = value.to_owned(),
                 "value" => fault.value = number() as CK_RV,
                 "ms" => fault.ms = number(),
-                "slot" => fault.slot = Some(number()),
+                "slot" => fault.slot = Some(number() as CK_SLOT_ID),
                 _ => panic!("unknown word {key}"),
             }
         }
@@ -183,7 +184,8 @@ fn hit(name: &str, session: Option<CK_SESSION_HANDLE>) -> Option<Fault> {
     *state.totals.entry(name.to_owned()).or_default() += 1;
     let slot = session.and_then(|session| state.slots.get(&session).copied());
     let mut found = None;
-    let fits = |fault: &&mut Fault| fault.at == name && (fault.slot.is_none() || fault.slot == slot);
+    let fits =
+        |fault: &&mut Fault| fault.at == name && (fault.slot.is_none() || fault.slot == slot);
     for fault in state.faults.iter_mut().filter(fits) {
         fault.calls += 1;
         let due = fault.calls > fault.after
@@ -228,7 +230,7 @@ fn answer(fault: &Option<Fault>, session: Option<CK_SESSION_HANDLE>) -> Option<C
             Some(CKR_USER_NOT_LOGGED_IN)
         }
         "gone" => Some(CKR_DEVICE_REMOVED),
-        "wrong" => None,
+        "wrong" | "sessions" => None,
         "hang" => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
@@ -249,6 +251,22 @@ unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
     }
 }
 
+unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    let fault = hit("token", None);
+    if let Some(value) = answer(&fault, None) {
+        return value;
+    }
+    // SAFETY: forwards the caller's arguments; the target filled the structure.
+    unsafe {
+        let value = loaded().functions.C_GetTokenInfo.expect("it describes")(slot, info);
+        if let Some(fault) = fault.filter(|fault| fault.kind == "sessions") {
+            (*info).ulMaxSessionCount = fault.value;
+            (*info).ulMaxRwSessionCount = fault.value;
+        }
+        value
+    }
+}
+
 unsafe extern "C" fn login(
     session: CK_SESSION_HANDLE,
     user: CK_USER_TYPE,
@@ -259,7 +277,9 @@ unsafe extern "C" fn login(
     match answer(&fault, Some(session)) {
         Some(value) => value,
         // SAFETY: forwards the caller's arguments.
-        None => unsafe { loaded().functions.C_Login.expect("it logs in")(session, user, pin, length) },
+        None => unsafe {
+            loaded().functions.C_Login.expect("it logs in")(session, user, pin, length)
+        },
     }
 }
 
@@ -277,23 +297,24 @@ unsafe extern "C" fn open_session(
         None => unsafe {
             let open = loaded().functions.C_OpenSession.expect("it opens sessions");
             let value = open(slot, flags, application, notify, session);
-            if value == CKR_OK && let Some(state) = state().as_mut() {
-                state.slots.insert(*session, u64::from(slot));
+            if value == CKR_OK
+                && let Some(state) = state().as_mut()
+            {
+                state.slots.insert(*session, slot);
             }
             value
         },
     }
 }
 
-unsafe extern "C" fn session_info(
-    session: CK_SESSION_HANDLE,
-    info: *mut CK_SESSION_INFO,
-) -> CK_RV {
+unsafe extern "C" fn session_info(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO) -> CK_RV {
     let fault = hit("info", Some(session));
     match answer(&fault, Some(session)) {
         Some(value) => value,
         // SAFETY: forwards the caller's arguments.
-        None => unsafe { loaded().functions.C_GetSessionInfo.expect("it describes")(session, info) },
+        None => unsafe {
+            loaded().functions.C_GetSessionInfo.expect("it describes")(session, info)
+        },
     }
 }
 
@@ -321,7 +342,9 @@ unsafe extern "C" fn sign_init(
     match answer(&fault, Some(session)) {
         Some(value) => value,
         // SAFETY: forwards the caller's arguments.
-        None => unsafe { loaded().functions.C_SignInit.expect("it signs")(session, mechanism, key) },
+        None => unsafe {
+            loaded().functions.C_SignInit.expect("it signs")(session, mechanism, key)
+        },
     }
 }
 

@@ -91,6 +91,12 @@ pub enum TokenError {
          key with `obelisk crypto keygen`"
     )]
     KeyKind { token: String, select: String, reason: String },
+    /// More sessions than the token has.
+    #[error(
+        "token {token} has {limit} sessions in all and {wanted} are asked for, one of them for the \
+         login; set sessions = {fitting} or less"
+    )]
+    Sessions { token: String, limit: u64, wanted: u64, fitting: u64 },
     /// A call failed on every rung.
     #[error("token {token}: {reason}")]
     Call { token: String, reason: String },

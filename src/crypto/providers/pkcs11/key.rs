@@ -89,7 +89,10 @@ impl Tokens {
         let mut key: Option<TokenKey> = None;
         for (name, select) in places {
             let pool = self.pool(name)?;
-            let found = with_session(&pool, |session| object::find(session, name, select))?;
+            let found = with_session(&pool, |session| {
+                pool.token().check_sessions()?;
+                object::find(session, name, select)
+            })?;
             object::require_safe(&found, name, select)?;
             let target = Target {
                 select: select.clone(),

@@ -321,11 +321,9 @@ impl Worker {
             Rung::Login => {
                 let inside = token.module.enter(job.until);
                 let _inside = inside.map_err(|error| self.gate(error))?;
-                if let Err(fault) = token.log_in_again() {
-                    // A login that fails for another reason than the PIN is the module's business.
-                    if let Fault::Typed(error) = fault {
-                        return Err(error);
-                    }
+                // A login that fails for another reason than the PIN is the module's business.
+                if let Err(Fault::Typed(error)) = token.log_in_again() {
+                    return Err(error);
                 }
                 if let Some(desk) = &mut self.desk {
                     desk.keys.clear();

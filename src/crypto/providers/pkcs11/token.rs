@@ -14,6 +14,7 @@ use cryptoki::error::RvError;
 use cryptoki::session::Session;
 use cryptoki::session::SessionState;
 use cryptoki::session::UserType;
+use cryptoki::slot::Limit;
 use cryptoki::slot::Slot;
 
 use crate::crypto::providers::pkcs11::Select;
@@ -136,6 +137,26 @@ impl Token {
                 stop(login, format!("its PIN was refused ({error})"))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Refuses a configuration that asks for more sessions than the token states it has.
+    pub(super) fn check_sessions(&self) -> Result<(), Fault> {
+        let slot = self.find()?;
+        // A token that cannot describe itself states no limit.
+        let Ok(info) = self.module.context().get_token_info(slot) else { return Ok(()) };
+        let limits = [info.max_session_count(), info.max_rw_session_count()];
+        let limit = limits.into_iter().filter_map(|limit| match limit {
+            Limit::Max(limit) => Some(limit),
+            Limit::Infinite | Limit::Unavailable => None,
+        });
+        let wanted = self.config.sessions as u64 + 1;
+        match limit.min() {
+            Some(limit) if wanted > limit => {
+                let (token, fitting) = (self.config.name.clone(), limit.saturating_sub(1));
+                Err(TokenError::Sessions { token, limit, wanted, fitting }.into())
+            }
+            _ => Ok(()),
         }
     }
 
