@@ -13,6 +13,8 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -21,6 +23,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::signer::SignError;
 use crate::signer::keyring::Keyring;
 use crate::signer::keyring::refusal;
 use crate::signer::queue::Lane;
@@ -56,6 +59,9 @@ struct Shared {
     parts: Parts,
     queue: Queue<Work>,
     connections: AtomicUsize,
+    /// What was last logged about a key that cannot sign, and when: votes are asked again many
+    /// times during an outage.
+    told: Mutex<Option<(Instant, String)>>,
 }
 
 struct Work {
@@ -69,7 +75,8 @@ struct Work {
 pub fn serve(listening: Listening, parts: Parts) -> io::Result<()> {
     let workers = parts.workers.clamp(2, limits::SIGNER_WORKERS_MAX);
     let queue = Queue::new(workers);
-    let shared = Arc::new(Shared { parts, queue, connections: AtomicUsize::new(0) });
+    let (connections, told) = (AtomicUsize::new(0), Mutex::default());
+    let shared = Arc::new(Shared { parts, queue, connections, told });
     for _ in 0..workers {
         let shared = shared.clone();
         std::thread::Builder::new().name("sign".into()).spawn(move || work(&shared))?;
@@ -186,7 +193,7 @@ fn work(shared: &Shared) {
         if lane == Lane::Transport {
             shared.queue.transport_done();
         }
-        count(metrics, lane, &reply);
+        count(shared, lane, &reply);
         if let Some(reason) = shared.parts.keyring.failure() {
             (shared.parts.fatal)(reason);
         }
@@ -195,21 +202,40 @@ fn work(shared: &Shared) {
     }
 }
 
-fn count(metrics: &SignerMetrics, lane: Lane, reply: &Reply) {
+fn count(shared: &Shared, lane: Lane, reply: &Reply) {
+    let metrics = &shared.parts.metrics;
     match reply {
         Reply::Signed(results) => {
             metrics.signed(lane.name(), results.iter().filter(|result| result.is_ok()).count());
             results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| {
                 metrics.refuse(refusal(error));
-                tracing::warn!(%error, "not signed");
+                let repeated =
+                    matches!(error, SignError::Key { .. }) && !shared.may_tell(&error.to_string());
+                if !repeated {
+                    tracing::warn!(%error, "not signed");
+                }
             });
         }
         Reply::Signature(_) => metrics.signed(lane.name(), 1),
         Reply::Refused(reason) => {
             metrics.refuse("request");
-            tracing::warn!(reason, "refused a request");
+            if shared.may_tell(reason) {
+                tracing::warn!(reason, "refused a request");
+            }
         }
         Reply::Opened { .. } | Reply::Forgotten | Reply::Status(_) => {}
+    }
+}
+
+impl Shared {
+    fn may_tell(&self, text: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeated =
+            told.as_ref().is_some_and(|(at, last)| last == text && at.elapsed() < TELL_PAUSE);
+        if !repeated {
+            *told = Some((Instant::now(), text.to_owned()));
+        }
+        !repeated
     }
 }
 
@@ -217,4 +243,5 @@ fn busy() -> Reply {
     Reply::Refused("the signer is busy; ask again".to_owned())
 }
 
+const TELL_PAUSE: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

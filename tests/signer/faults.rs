@@ -190,6 +190,21 @@ fn a_device_that_is_away_refuses_and_comes_back() {
     sign_until_back(&mut bench);
 }
 
+/// A token that is not shown any more (the module lost its server) refuses; once it could be there
+/// again, the module is initialised anew and it signs by itself.
+#[test]
+fn a_token_that_is_not_shown_comes_back() {
+    let Some(mut bench) = Bench::new("p256") else { return };
+    bench.sign_all(1);
+    bench.hsm.script("fault sign times=1 do=rv value=0x32\nfault slots do=none");
+    for _ in 0..5 {
+        let error = bench.sign().unwrap_err().to_string();
+        assert!(error.contains("no token") || error.contains("rests"), "{error}");
+    }
+    bench.hsm.script("");
+    sign_until_back(&mut bench);
+}
+
 /// A token that signs wrongly for ever releases nothing.
 #[test]
 fn wrong_signatures_are_never_released() {

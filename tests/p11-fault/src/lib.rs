@@ -11,7 +11,7 @@
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | initialize login open find sign-init sign info token | the function; `sign` counts real signatures |
+//! | initialize slots login open find sign-init sign info token | the function; `sign` counts real signatures |
 //! | after=N | N calls pass first, counted since the script was read (default 0) |
 //! | every=N | then each N-th is hit (default 1) |
 //! | times=N | at most N hits (default: no end) |
@@ -22,6 +22,7 @@
 //! | do=logout | logs out for real, answers CKR_USER_NOT_LOGGED_IN |
 //! | do=gone | from now on every call answers CKR_DEVICE_REMOVED, until C_Initialize |
 //! | do=wrong | forwards, then flips one bit of the signature |
+//! | do=none | on `slots`: from now on there is no slot, until C_Initialize |
 //! | do=sessions value=N | on `token`: states N sessions at most |
 //! | do=hang | never returns |
 //! | do=crash | ends the process with SIGABRT |
@@ -77,6 +78,8 @@ struct State {
     /// Calls and hits since the process started.
     totals: BTreeMap<String, u64>,
     gone: bool,
+    /// No slot is shown, whatever the script says now.
+    empty: bool,
 }
 
 static LOADED: OnceLock<Loaded> = OnceLock::new();
@@ -120,6 +123,7 @@ fn loaded() -> &'static Loaded {
             let mut ours = functions;
             ours.C_GetFunctionList = Some(C_GetFunctionList);
             ours.C_Initialize = Some(initialize);
+            ours.C_GetSlotList = Some(slot_list);
             ours.C_GetTokenInfo = Some(token_info);
             ours.C_Login = Some(login);
             ours.C_OpenSession = Some(open_session);
@@ -199,6 +203,7 @@ fn hit(name: &str, session: Option<CK_SESSION_HANDLE>) -> Option<Fault> {
     if let Some(fault) = &found {
         *state.totals.entry(format!("{name}-{}", fault.kind)).or_default() += 1;
         state.gone |= fault.kind == "gone";
+        state.empty |= fault.kind == "none";
     }
     if found.is_none() && state.gone {
         found = parse("fault any do=rv value=0x32").pop();
@@ -230,7 +235,7 @@ fn answer(fault: &Option<Fault>, session: Option<CK_SESSION_HANDLE>) -> Option<C
             Some(CKR_USER_NOT_LOGGED_IN)
         }
         "gone" => Some(CKR_DEVICE_REMOVED),
-        "wrong" | "sessions" => None,
+        "wrong" | "sessions" | "none" => None,
         "hang" => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
@@ -241,7 +246,7 @@ fn answer(fault: &Option<Fault>, session: Option<CK_SESSION_HANDLE>) -> Option<C
 
 unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
     if let Some(state) = state().as_mut() {
-        state.gone = false;
+        (state.gone, state.empty) = (false, false);
     }
     let fault = hit("initialize", None);
     match answer(&fault, None) {
@@ -249,6 +254,24 @@ unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
         // SAFETY: forwards the caller's arguments.
         None => unsafe { loaded().functions.C_Initialize.expect("it initialises")(arguments) },
     }
+}
+
+unsafe extern "C" fn slot_list(
+    present: CK_BBOOL,
+    slots: *mut CK_SLOT_ID,
+    count: *mut CK_ULONG,
+) -> CK_RV {
+    let fault = hit("slots", None);
+    if let Some(value) = answer(&fault, None) {
+        return value;
+    }
+    if state().as_ref().is_some_and(|state| state.empty) {
+        // SAFETY: the caller gives a place for the count.
+        unsafe { *count = 0 };
+        return CKR_OK;
+    }
+    // SAFETY: forwards the caller's arguments.
+    unsafe { loaded().functions.C_GetSlotList.expect("it lists")(present, slots, count) }
 }
 
 unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {

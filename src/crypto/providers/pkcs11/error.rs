@@ -6,7 +6,7 @@
 //! | busy | FUNCTION_FAILED, DEVICE_ERROR, GENERAL_ERROR, memory, vendor | pause and new session, module |
 //! | login | USER_NOT_LOGGED_IN, key invisible | log in again, module |
 //! | key | KEY_HANDLE_INVALID, OBJECT_HANDLE_INVALID, wrong signature | find the key again, module |
-//! | gone | DEVICE_REMOVED, TOKEN_NOT_PRESENT, CRYPTOKI_NOT_INITIALIZED | module |
+//! | gone | DEVICE_REMOVED, TOKEN_NOT_PRESENT, CRYPTOKI_NOT_INITIALIZED, no such token or key | module |
 //! | PIN | PIN_* | none: the token is not used any more |
 //! | other | everything else | none: this signature fails |
 //!
@@ -164,7 +164,7 @@ pub(super) enum Fault {
     Wrong,
     /// The key is invisible, since the login is lost.
     LoggedOut,
-    /// Something typed already; no rung helps.
+    /// Something typed already.
     Typed(TokenError),
 }
 
@@ -186,6 +186,10 @@ pub(super) fn rungs(fault: &Fault) -> &'static [Rung] {
         Fault::Call(Pkcs11Error::Pkcs11(value, _)) => value,
         Fault::Wrong => return &[Rung::Key],
         Fault::LoggedOut => return &[Rung::Login, Rung::Module],
+        // They were there at the start: a module may show them again only once initialised anew.
+        Fault::Typed(TokenError::NoToken { .. } | TokenError::KeyMissing { .. }) => {
+            return &[Rung::Module];
+        }
         Fault::Call(_) | Fault::Typed(_) => return &[],
     };
     match value {

@@ -85,6 +85,8 @@ struct Shared {
     /// Workers that have not ended.
     living: Mutex<usize>,
     ended: Condvar,
+    /// When a fault was last logged: an outage is many faults and one story.
+    told: Mutex<Option<Instant>>,
     fatal: Fatal,
 }
 
@@ -117,7 +119,8 @@ impl Pool {
         let counts = Mutex::default();
         let sessions = token.config.sessions.clamp(1, limits::TOKEN_SESSIONS_MAX);
         let (lost, living, ended) = (Mutex::default(), Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { token, counts, lost, living, ended, fatal });
+        let told = Mutex::default();
+        let shared = Arc::new(Shared { token, counts, lost, living, ended, told, fatal });
         let pool = Self { shared, jobs: Some(jobs), waiting, next: AtomicU64::new(0) };
         for _ in 0..sessions {
             pool.spawn()?;
@@ -221,6 +224,17 @@ impl Pool {
     }
 }
 
+impl Shared {
+    fn may_tell(&self) -> bool {
+        let mut told = lock(&self.told);
+        let may = told.is_none_or(|told| told.elapsed() >= TELL_PAUSE);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
+    }
+}
+
 impl Drop for Pool {
     /// Waits for the workers: a library that is unloaded or finalised under a call crashes.
     fn drop(&mut self) {
@@ -302,7 +316,9 @@ impl Worker {
             let name = &self.shared.token.config.name;
             let rung = next_rung(&fault, &taken).filter(|_| Instant::now() < job.until);
             let Some(rung) = rung else { return Err(typed(fault, name)) };
-            tracing::warn!(token = name, fault = ?fault, rung = rung.name(), "a token failed");
+            if self.shared.may_tell() {
+                tracing::warn!(token = name, fault = ?fault, rung = rung.name(), "a token failed");
+            }
             *lock(&self.shared.counts).rungs.entry(rung.name()).or_default() += 1;
             taken.push(rung);
             self.step(rung, job)?;
@@ -480,5 +496,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Some devices end a session that was idle for 30 s.
 const IDLE: Duration = Duration::from_secs(15);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+const TELL_PAUSE: Duration = Duration::from_secs(1);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_millis(50);
