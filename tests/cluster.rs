@@ -21,6 +21,7 @@ use obelisk::membership::identity::Role;
 use obelisk::membership::msp::Msp;
 use obelisk::node::assembly::Node;
 use obelisk::node::config::Config;
+use obelisk::node::placement::Placement;
 use obelisk::types::ids::Height;
 use obelisk::types::receipt::Status;
 use obelisk::types::signature::Algorithm;
@@ -79,7 +80,8 @@ impl Cluster {
     pub fn start_node(&mut self, i: usize) {
         let config = self.config(i);
         let fatal = Arc::new(move |reason: String| panic!("node {i} failed: {reason}"));
-        let node = Node::start(&config, self.runtime.handle(), fatal).unwrap();
+        let placement = Placement::of_machine(&config.host, &config.node.data);
+        let node = Node::start(&config, &placement, self.runtime.handle(), fatal).unwrap();
         self.nodes[i] = Some(node);
     }
 

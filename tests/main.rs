@@ -19,7 +19,11 @@ mod intake;
 mod ledger;
 mod mutations;
 #[cfg(feature = "cli")]
+mod service;
+#[cfg(feature = "cli")]
 mod signer;
 mod simulation;
+#[cfg(feature = "cli")]
+mod systemd;
 mod tidy;
 mod vectors;

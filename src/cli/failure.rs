@@ -17,6 +17,8 @@ pub enum Exit {
     Unreachable = 3,
     /// What was asked for does not exist.
     NotFound = 4,
+    /// Everything works, and something should be mended (doctor).
+    Warned = 5,
     /// A part of the program or of the machine failed (EX_SOFTWARE of sysexits.h).
     Internal = 70,
     /// Trying again makes it worse: a PIN was refused (EX_CONFIG of sysexits.h).
@@ -42,6 +44,7 @@ impl Exit {
             Self::Usage => "usage",
             Self::Unreachable => "unreachable",
             Self::NotFound => "not-found",
+            Self::Warned => "warned",
             Self::Internal => "internal",
             Self::Final => "final",
         }

@@ -8,10 +8,10 @@
 //! ```
 //!
 //! Exit codes: 0 done, 1 refused by the network, a contract or a check, 2 wrong request or file,
-//! 3 no node answered, 4 not there, 70 a part of the program failed, 78 a PIN was refused (trying
-//! again brings a lock nearer). Every failure is one `error:` and one `fix:` line on standard
-//! error, or one JSON object with `--json`. A panic is a defect: it prints one line and aborts, so
-//! that no half-broken process goes on signing.
+//! 3 no node answered, 4 not there, 5 warnings only (doctor), 70 a part of the program failed, 78 a
+//! PIN was refused (trying again brings a lock nearer). Every failure is one `error:` and one
+//! `fix:` line on standard error, or one JSON object with `--json`. A panic is a defect: it prints
+//! one line and aborts, so that no half-broken process goes on signing.
 //!
 //! Adding a group is one file, one `mod` line and one variant of `Command`.
 
@@ -21,7 +21,10 @@ mod block;
 pub mod chaincode;
 mod crypto;
 mod demo;
+mod doctor;
 pub mod failure;
+mod generate;
+mod host;
 mod ledger;
 pub mod link;
 mod member;
@@ -113,11 +116,19 @@ enum Command {
     /// Crypto providers of this build on this machine
     #[command(subcommand)]
     Crypto(crypto::Command),
+    /// Check machine, configuration, keys, disk and peers; name what is wrong and the fix
+    Doctor(doctor::Arguments),
+    /// This machine: what it offers, what a node takes of it
+    #[command(subcommand)]
+    Host(host::Command),
     /// Measure a network
     #[command(subcommand)]
     Bench(bench::Command),
     /// Run seeds of the simulator
     Sim(sim::Arguments),
+    /// Write man pages and shell completions, for packages
+    #[command(hide = true)]
+    Generate(generate::Arguments),
 }
 
 impl Command {
@@ -135,6 +146,9 @@ impl Command {
             Self::Ledger(command) => ledger::run(command, context),
             Self::Demo(arguments) => demo::run(arguments, context),
             Self::Crypto(command) => crypto::run(command, context),
+            Self::Doctor(arguments) => doctor::run(arguments, context),
+            Self::Generate(arguments) => generate::run(&arguments),
+            Self::Host(command) => host::run(command, context),
             Self::Bench(command) => bench::run(command, context),
             Self::Sim(arguments) => sim::run(arguments, context),
         }
@@ -237,5 +251,5 @@ fn suggested(error: &clap::Error) -> Option<String> {
 pub const NETWORK_VARIABLE: &str = "OBELISK_NETWORK";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused by the network or a check, 2 wrong request \
-                          or file,\n            3 no node answered, 4 not found, 70 internal,\n            \
-                          78 refused for good: do not try again";
+                          or file,\n            3 no node answered, 4 not found, 5 warnings of the \
+                          doctor, 70 internal,\n            78 refused for good: do not try again";

@@ -2,11 +2,14 @@
 //!
 //! Sources: `/proc/cpuinfo`, `/proc/meminfo`, `/proc/self/{cgroup,auxv}`, `/sys/fs/cgroup`
 //! (version 2, walked from the process's group to the root: the tightest limit counts),
-//! `/sys/devices/system/{cpu,node}`. What is missing gets a cautious value and a remark.
+//! `/sys/devices/system/{cpu,node}`; on IBM Z the query masks that
+//! libcrypto reports (`cpacf`). What is missing gets a cautious value and a remark.
 
-use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
+
+use crate::host::cpacf::Cpacf;
+use crate::host::tree;
+use crate::host::tree::Tree;
 
 /// Processor family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct CryptoFeatures {
     pub aes: bool,
     /// Elliptic-curve signatures in hardware (KDSA of IBM z15 and later).
     pub ecdsa: bool,
+    /// Where this is known from.
+    pub told_by: &'static str,
 }
 
 /// What was found.
@@ -48,6 +53,8 @@ pub struct Host {
     /// Threads that this process may use at once: the machine's, the container's quota rounded up,
     /// its set of processors; at least 1.
     pub threads_usable: usize,
+    /// Numbers of the processors that this process may run on; empty where it is not known.
+    pub allowed: Vec<usize>,
     /// NUMA nodes; at least 1.
     pub numa_nodes: usize,
     /// Memory of the machine, bytes.
@@ -66,17 +73,30 @@ pub struct Host {
     pub remarks: Vec<String>,
 }
 
-/// Looks at this machine.
-pub fn detect() -> Host {
-    detect_below(Path::new("/"), this_architecture())
+/// Looks at this machine. `cpu_info` is what libcrypto says of the processor
+/// (`OPENSSL_CPU_INFO`): on IBM Z the only honest source, since facility bits promise functions
+/// that the query of the instruction may deny.
+pub fn detect(cpu_info: Option<&str>) -> Host {
+    look(&Tree::machine(), this_architecture(), cpu_info)
 }
 
-/// Looks at a recorded tree of `/proc` and `/sys`.
-pub fn detect_below(root: &Path, architecture: Architecture) -> Host {
-    let tree = Tree { root: root.to_owned() };
+/// Looks at a tree: this machine's or a recorded one, whose `proc/sys/kernel/arch` tells the
+/// processor family (Linux 6.1 and later write it).
+pub fn detect_tree(tree: &Tree, cpu_info: Option<&str>) -> Host {
+    let architecture = match tree.text("proc/sys/kernel/arch").as_str() {
+        "x86_64" => Architecture::X86_64,
+        "s390x" => Architecture::S390x,
+        "ppc64le" => Architecture::Ppc64le,
+        "" => this_architecture(),
+        _ => Architecture::Other,
+    };
+    look(tree, architecture, cpu_info)
+}
+
+fn look(tree: &Tree, architecture: Architecture, cpu_info: Option<&str>) -> Host {
     let mut remarks = Vec::new();
     let cpuinfo = tree.text("proc/cpuinfo");
-    let threads = threads(&tree, &cpuinfo).unwrap_or_else(|| {
+    let threads = threads(tree, &cpuinfo).unwrap_or_else(|| {
         remarks.push("the number of processors cannot be read; assuming 1".to_owned());
         1
     });
@@ -85,9 +105,12 @@ pub fn detect_below(root: &Path, architecture: Architecture) -> Host {
         remarks.push("the size of the memory cannot be read; assuming 2 GiB".to_owned());
         MEMORY_ASSUMED_BYTES
     });
-    let limits = container_limits(&tree);
-    let allowed = cpus_allowed(&tree).unwrap_or(threads);
-    let threads_usable = threads.min(limits.threads.unwrap_or(threads)).min(allowed).max(1);
+    let limits = container_limits(tree);
+    let allowed = allowed(tree);
+    let threads_usable = threads
+        .min(limits.threads.unwrap_or(threads))
+        .min(allowed.as_ref().map_or(threads, Vec::len))
+        .max(1);
     if threads_usable < 2 {
         remarks.push("one processor thread: consensus and verification share it".to_owned());
     }
@@ -95,18 +118,31 @@ pub fn detect_below(root: &Path, architecture: Architecture) -> Host {
         architecture,
         processor: processor(&cpuinfo),
         threads,
-        cores: cores(&tree, threads),
+        cores: cores(tree, threads),
         threads_usable,
-        numa_nodes: numa_nodes(&tree),
+        allowed: allowed.unwrap_or_default(),
+        numa_nodes: tree.list("sys/devices/system/node/online").map_or(1, |nodes| nodes.len()),
         memory_bytes,
         memory_usable_bytes: memory_bytes.min(limits.memory_bytes.unwrap_or(memory_bytes)),
-        page_bytes: page_bytes(&tree),
+        page_bytes: page_bytes(tree),
         huge_page_bytes: kilobytes(&meminfo, "Hugepagesize:")
             .and_then(|bytes| usize::try_from(bytes).ok())
             .unwrap_or(0),
-        huge_pages: number(&meminfo, "HugePages_Total:").unwrap_or(0),
-        crypto: crypto(architecture, &cpuinfo, &tree),
+        huge_pages: tree::field(&meminfo, "HugePages_Total:").unwrap_or(0),
+        crypto: crypto(architecture, &cpuinfo, tree, cpu_info),
         remarks,
+    }
+}
+
+impl Architecture {
+    /// The kernel's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::S390x => "s390x",
+            Self::Ppc64le => "ppc64le",
+            Self::Other => "other",
+        }
     }
 }
 
@@ -119,22 +155,8 @@ fn this_architecture() -> Architecture {
     }
 }
 
-struct Tree {
-    root: PathBuf,
-}
-
-impl Tree {
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.root.join(path)).unwrap_or_default()
-    }
-
-    fn bytes(&self, path: &str) -> Vec<u8> {
-        fs::read(self.root.join(path)).unwrap_or_default()
-    }
-}
-
 fn threads(tree: &Tree, cpuinfo: &str) -> Option<usize> {
-    let online = listed(tree.text("sys/devices/system/cpu/online").trim());
+    let online = tree.list("sys/devices/system/cpu/online").map(|list| list.len());
     // x86 and Power write one "processor : n" per thread, IBM Z "processor n: ...".
     let named = cpuinfo.lines().filter(|line| {
         line.strip_prefix("processor").is_some_and(|rest| {
@@ -145,31 +167,15 @@ fn threads(tree: &Tree, cpuinfo: &str) -> Option<usize> {
     online.or_else(|| Some(named.count()).filter(|count| *count > 0))
 }
 
-/// Counts the numbers of a kernel list like `0-3,8`.
-fn listed(list: &str) -> Option<usize> {
-    let mut count = 0_usize;
-    for part in list.split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        count += last.checked_sub(first)?.checked_add(1)?;
-    }
-    Some(count).filter(|count| *count > 0)
-}
-
-fn cpus_allowed(tree: &Tree) -> Option<usize> {
+fn allowed(tree: &Tree) -> Option<Vec<usize>> {
     let status = tree.text("proc/self/status");
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-    listed(list.trim())
+    tree::list(list)
 }
 
 fn cores(tree: &Tree, threads: usize) -> usize {
-    let siblings = tree.text("sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
-    let per_core = listed(siblings.trim()).unwrap_or(1);
-    (threads / per_core).max(1)
-}
-
-fn numa_nodes(tree: &Tree) -> usize {
-    listed(tree.text("sys/devices/system/node/online").trim()).unwrap_or(1)
+    let siblings = tree.list("sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
+    (threads / siblings.map_or(1, |siblings| siblings.len())).max(1)
 }
 
 fn processor(cpuinfo: &str) -> String {
@@ -203,10 +209,10 @@ fn container_limits(tree: &Tree) -> ContainerLimits {
     let mut path = PathBuf::from("sys/fs/cgroup").join(own.trim_start_matches('/'));
     while path.starts_with("sys/fs/cgroup") {
         let read = |name: &str| tree.text(&path.join(name).to_string_lossy());
-        if let Ok(bytes) = read("memory.max").trim().parse() {
+        if let Ok(bytes) = read("memory.max").parse() {
             limits.memory_bytes = Some(limits.memory_bytes.map_or(bytes, |b: u64| b.min(bytes)));
         }
-        if let Some(threads) = quota(read("cpu.max").trim()) {
+        if let Some(threads) = quota(&read("cpu.max")) {
             limits.threads = Some(limits.threads.map_or(threads, |t| t.min(threads)));
         }
         if !path.pop() {
@@ -242,10 +248,15 @@ fn auxiliary(tree: &Tree, key: u64) -> Option<u64> {
     })
 }
 
-fn crypto(architecture: Architecture, cpuinfo: &str, tree: &Tree) -> CryptoFeatures {
+fn crypto(
+    architecture: Architecture,
+    cpuinfo: &str,
+    tree: &Tree,
+    cpu_info: Option<&str>,
+) -> CryptoFeatures {
     match architecture {
         Architecture::X86_64 => x86(cpuinfo),
-        Architecture::S390x => s390x(cpuinfo),
+        Architecture::S390x => s390x(cpuinfo, cpu_info.and_then(Cpacf::parse)),
         Architecture::Ppc64le => power(tree),
         Architecture::Other => CryptoFeatures::default(),
     }
@@ -255,12 +266,13 @@ fn x86(cpuinfo: &str) -> CryptoFeatures {
     let flags = words(cpuinfo, "flags");
     let has = |name: &str| flags.contains(&name);
     let names = X86_NAMES.iter().copied().filter(|name| has(name)).collect();
-    CryptoFeatures { names, sha256: has("sha_ni"), aes: has("aes"), ecdsa: false }
+    let told_by = "/proc/cpuinfo";
+    CryptoFeatures { names, sha256: has("sha_ni"), aes: has("aes"), ecdsa: false, told_by }
 }
 
 /// The facility bits say which assists are installed; whether each function is really offered only
-/// a query instruction tells, which the provider's self-test does.
-fn s390x(cpuinfo: &str) -> CryptoFeatures {
+/// the query of the instruction tells. Without the answer of libcrypto nothing is claimed.
+fn s390x(cpuinfo: &str, cpacf: Option<Cpacf>) -> CryptoFeatures {
     let features = words(cpuinfo, "features");
     let facilities = words(cpuinfo, "facilities");
     let mut names: Vec<&'static str> =
@@ -270,15 +282,21 @@ fn s390x(cpuinfo: &str) -> CryptoFeatures {
             names.push(name);
         }
     }
-    let msa = features.contains(&"msa");
-    CryptoFeatures { sha256: msa, aes: msa, ecdsa: facilities.contains(&"155"), names }
+    let told_by = match cpacf {
+        Some(_) => "query masks of the instructions, by libcrypto",
+        None => "facility bits only: the functions are not proved",
+    };
+    let cpacf = cpacf.unwrap_or_default();
+    let (sha256, aes, ecdsa) = (cpacf.sha256(), cpacf.aes_gcm(), cpacf.ecdsa_p256());
+    CryptoFeatures { names, sha256, aes, ecdsa, told_by }
 }
 
 fn power(tree: &Tree) -> CryptoFeatures {
     let hwcap2 = auxiliary(tree, AT_HWCAP2).unwrap_or(0);
     let names = POWER_NAMES.iter().filter(|(bit, _)| hwcap2 & bit != 0).map(|(_, n)| *n).collect();
     let vector_crypto = hwcap2 & POWER_VECTOR_CRYPTO != 0;
-    CryptoFeatures { names, sha256: vector_crypto, aes: vector_crypto, ecdsa: false }
+    let told_by = "the auxiliary vector";
+    CryptoFeatures { names, sha256: vector_crypto, aes: vector_crypto, ecdsa: false, told_by }
 }
 
 fn words<'a>(cpuinfo: &'a str, name: &str) -> Vec<&'a str> {
@@ -289,13 +307,8 @@ fn words<'a>(cpuinfo: &'a str, name: &str) -> Vec<&'a str> {
     line.map(|value| value.split_whitespace().collect()).unwrap_or_default()
 }
 
-fn number(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 fn kilobytes(meminfo: &str, name: &str) -> Option<u64> {
-    number(meminfo, name)?.checked_mul(1024)
+    tree::field(meminfo, name)?.checked_mul(1024)
 }
 
 const X86_NAMES: &[&str] =

@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Below 8 GiB the node is small: all of it stays under 600 MB, so that four validators of a demo
-//! fit a laptop. From there the formulas follow the storage measurements: memtables 6 % of memory,
-//! block cache from what is left, four tenths of it below 32 GiB, where the page cache serves
-//! better. Thread counts leave the consensus thread a hardware thread of its own where there are
-//! enough.
+//! fit a laptop; below 2 GiB storage takes half of that. From there the formulas follow the storage
+//! measurements: memtables 6 % of memory, block cache from what is left, four tenths of it below
+//! 32 GiB, where the page cache serves better. Thread counts leave the consensus thread a hardware
+//! thread of its own where there are enough.
 
 use crate::host::detect::Host;
 
@@ -30,8 +30,19 @@ pub struct Sizing {
     pub memtables: usize,
     /// Background jobs: flush and compaction.
     pub background_jobs: usize,
-    /// Whether reads and compaction should bypass the page cache.
+    /// Whether reads and compaction bypass the page cache.
     pub direct_io: bool,
+    /// Size of the huge pages that memtables take, bytes; 0 where too few are set aside.
+    pub huge_page_bytes: usize,
+    /// What the state tree may grow to, bytes; `tree_keys` tells for how many keys.
+    pub tree_bytes: u64,
+}
+
+impl Sizing {
+    /// Keys of the world state whose tree fits `tree_bytes`.
+    pub fn tree_keys(&self) -> u64 {
+        self.tree_bytes / TREE_BYTES_PER_KEY
+    }
 }
 
 /// Sizes for one node that has the machine to itself.
@@ -44,23 +55,41 @@ pub fn share(host: &Host, nodes: usize) -> Sizing {
     let nodes = nodes.max(1);
     let threads = (host.threads_usable / nodes).max(1);
     let memory = host.memory_usable_bytes / nodes as u64;
-    let memory = if memory < SMALL_BYTES { small() } else { large(memory) };
+    let memory = if memory < SMALL_BYTES { small(memory) } else { large(memory) };
+    // Nodes that share few threads are rarely busy at once: each may use two.
+    let least = host.threads_usable.min(2);
+    let set_aside = host.huge_pages.saturating_mul(host.huge_page_bytes as u64) / nodes as u64;
+    let fits = set_aside >= memory.memtables_total_bytes as u64;
+    let verify = if threads <= 2 { threads } else { threads - 1 };
     Sizing {
-        // On two threads both verify: the pool runs below the consensus thread's priority anyway.
-        verify_threads: if threads <= 2 { threads } else { threads - 1 }.min(VERIFY_THREADS_MAX),
-        tokio_threads: (threads / 4).clamp(1, TOKIO_THREADS_MAX),
+        verify_threads: verify.clamp(least, VERIFY_THREADS_MAX),
+        // Two, so that one slow handler does not hold up the links.
+        tokio_threads: (threads / 4).clamp(least, TOKIO_THREADS_MAX),
         background_jobs: (threads / 4 + 1).clamp(2, 32),
+        huge_page_bytes: if fits { host.huge_page_bytes } else { 0 },
         ..memory
     }
 }
 
-fn small() -> Sizing {
-    Sizing {
-        cache_bytes: 64 * MIB,
-        memtables_total_bytes: 64 * MIB,
-        memtable_bytes: 16 * MIB,
-        memtables: 3,
-        ..BASE
+fn small(memory: u64) -> Sizing {
+    let tree_bytes = memory / 4;
+    match memory < TINY_BYTES {
+        true => Sizing {
+            cache_bytes: 64 * MIB,
+            memtables_total_bytes: 64 * MIB,
+            memtable_bytes: 16 * MIB,
+            memtables: 3,
+            tree_bytes,
+            ..BASE
+        },
+        false => Sizing {
+            cache_bytes: 128 * MIB,
+            memtables_total_bytes: 96 * MIB,
+            memtable_bytes: 32 * MIB,
+            memtables: 2,
+            tree_bytes,
+            ..BASE
+        },
     }
 }
 
@@ -78,6 +107,7 @@ fn large(memory: u64) -> Sizing {
         memtable_bytes: bytes((memtables / 8).clamp(64 * MIB as u64, GIB)),
         memtables: 4,
         direct_io: memory >= 64 * GIB,
+        tree_bytes: tree,
         ..BASE
     }
 }
@@ -96,23 +126,27 @@ const BASE: Sizing = Sizing {
     memtables: 0,
     background_jobs: 2,
     direct_io: false,
+    huge_page_bytes: 0,
+    tree_bytes: 0,
 };
 
 const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Below this a node stays under 600 MB in all.
 const SMALL_BYTES: u64 = 8 * GIB;
+/// Below this storage takes half of what a small node has.
+const TINY_BYTES: u64 = 2 * GIB;
+/// Leaf, its share of the inner nodes and of the table's slack; estimated from the record's size.
+const TREE_BYTES_PER_KEY: u64 = 160;
 /// More threads than this only wait for work: a network of 25,000 transactions a second needs less.
 const VERIFY_THREADS_MAX: usize = 64;
 const TOKIO_THREADS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::host::detect::Architecture;
-    use crate::host::detect::detect_below;
+    use crate::host::detect::detect_tree;
+    use crate::host::tree::Tree;
 
     fn host(threads: usize, memory: u64) -> Host {
         Host {
@@ -121,7 +155,8 @@ mod tests {
             threads_usable: threads,
             memory_bytes: memory,
             memory_usable_bytes: memory,
-            ..detect_below(Path::new("/nonexistent"), Architecture::Other)
+            huge_pages: 0,
+            ..detect_tree(&Tree::below("/nonexistent"), None)
         }
     }
 
@@ -145,13 +180,27 @@ mod tests {
         }
     }
 
-    /// A small machine keeps the node below 600 MB: storage takes 128 MiB.
+    /// A small machine keeps the node below 600 MB: storage takes 224 MiB, or 128 MiB.
     #[test]
     fn small_hosts_stay_small() {
         let s = share(&host(2, 15 * GIB), 4);
-        assert_eq!(s.cache_bytes + s.memtables_total_bytes, 128 * MIB);
-        assert_eq!((s.verify_threads, s.tokio_threads), (1, 1));
-        assert_eq!(size(&host(2, 4 * GIB)).verify_threads, 2);
+        assert_eq!(s.cache_bytes + s.memtables_total_bytes, 224 * MIB);
+        assert_eq!((s.verify_threads, s.tokio_threads), (2, 2));
+        let tiny = size(&host(1, GIB));
+        assert_eq!(tiny.cache_bytes + tiny.memtables_total_bytes, 128 * MIB);
+        assert_eq!((tiny.verify_threads, tiny.tokio_threads), (1, 1));
+    }
+
+    /// Huge pages are taken where enough are set aside for every node.
+    #[test]
+    fn huge_pages_are_taken_where_enough_are_set_aside() {
+        let with =
+            |pages| Host { huge_page_bytes: 2 * MIB, huge_pages: pages, ..host(16, 64 * GIB) };
+        let wanted = 64 * GIB * 6 / 100 / (2 << 20) + 1;
+        assert_eq!(size(&with(wanted)).huge_page_bytes, 2 * MIB);
+        assert_eq!(size(&with(wanted / 2)).huge_page_bytes, 0);
+        assert_eq!(share(&with(wanted + 1), 2).huge_page_bytes, 2 * MIB);
+        assert_eq!(size(&host(16, 64 * GIB)).huge_page_bytes, 0);
     }
 
     /// The size classes of the storage design.

@@ -40,6 +40,7 @@ use crate::node::config::ApiSection;
 use crate::node::config::Config;
 use crate::node::config::NodeRole;
 use crate::node::config::SignerMode;
+use crate::node::placement::Placement;
 use crate::node::users;
 use crate::pipeline::handle::Handle;
 use crate::pipeline::start::Fatal;
@@ -52,11 +53,9 @@ use crate::signer::remote::Place;
 use crate::signer::remote::RemoteKey;
 use crate::signer::remote::RemoteSigner;
 use crate::storage;
-use crate::storage::RocksSizing;
 use crate::telemetry::metrics::Metrics;
 use crate::types::genesis::Genesis;
 use crate::types::ids::ChainId;
-use crate::types::limits;
 
 /// Why a node did not start; the text names cause and fix.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +72,12 @@ pub struct Node {
 
 impl Node {
     /// Starts every part; listening begins last.
-    pub fn start(config: &Config, runtime: &Runtime, fatal: Fatal) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Config,
+        placement: &Placement,
+        runtime: &Runtime,
+        fatal: Fatal,
+    ) -> Result<Self, StartError> {
         let genesis = Arc::new(read_genesis(&config.node.genesis).map_err(refused)?);
         let plugin = plugin(&genesis)?;
         let crypto = Arc::new(Crypto::new(&routing(config)).map_err(refused)?);
@@ -83,13 +87,12 @@ impl Node {
         let verify = crypto.clone();
         let check = Arc::new(move |check: &Check<'_>| verify.verify(check));
         let directory = Arc::new(Directory::new(&genesis, check).map_err(refused)?);
-        let ledger = Arc::new(open_ledger(config, &genesis)?);
+        let ledger = Arc::new(open_ledger(config, placement, &genesis)?);
         let seat = seat(config, &genesis, &msp, &crypto, &ledger)?;
         let tls = tls_identity(config, &genesis, &msp)?;
         let network = network(config, &genesis, &msp, &tls, &directory, &metrics, runtime)?;
         let sockets = sockets(&config.api)?;
-        let threads = verify_threads(config);
-        let pool = PoolConfig { threads, cores: Vec::new() };
+        let pool = PoolConfig { threads: placement.verify_threads(config), cores: Vec::new() };
         let pool = Arc::new(VerifyPool::start(crypto, &pool).map_err(refused)?);
         let options = Options { parameters: genesis.parameters, ..Options::default() };
         let contracts = Arc::new(Contracts::new(options).map_err(StartError)?);
@@ -170,7 +173,11 @@ fn routing(config: &Config) -> Routing {
     }
 }
 
-fn open_ledger(config: &Config, genesis: &Genesis) -> Result<Ledger, StartError> {
+fn open_ledger(
+    config: &Config,
+    placement: &Placement,
+    genesis: &Genesis,
+) -> Result<Ledger, StartError> {
     let data = &config.node.data;
     std::fs::create_dir_all(data)
         .map_err(|error| StartError(format!("cannot make {}: {error}", data.display())))?;
@@ -179,7 +186,7 @@ fn open_ledger(config: &Config, genesis: &Genesis) -> Result<Ledger, StartError>
         let (engine, known) = (&config.storage.engine, known.join(", "));
         StartError(format!("storage.engine: {engine:?} is unknown; this build has {known}"))
     })?;
-    let kv = (store.open)(&data.join("state"), &RocksSizing::default()).map_err(refused)?;
+    let kv = (store.open)(&data.join("state"), &placement.storage()).map_err(refused)?;
     Ledger::open(&data.join("ledger"), genesis, kv).map_err(refused)
 }
 
@@ -322,11 +329,4 @@ fn listen(key: &str, address: &str) -> Result<TcpListener, StartError> {
         StartError(format!("{key}: cannot listen on {address}: {error}; is another node running?"))
     })?;
     Ok(listener)
-}
-
-fn verify_threads(config: &Config) -> usize {
-    match config.crypto.verify_threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        chosen => chosen.min(limits::VERIFY_THREADS_MAX),
-    }
 }

@@ -60,6 +60,9 @@ pub struct Config {
     /// The store.
     #[serde(default)]
     pub storage: StorageSection,
+    /// What the node takes of the machine.
+    #[serde(default)]
+    pub host: HostSection,
     /// The log.
     #[serde(default)]
     pub log: LogSection,
@@ -182,6 +185,18 @@ pub struct StorageSection {
     pub engine: String,
 }
 
+/// What the node takes of the machine; `obelisk host show` prints what follows from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostSection {
+    /// Nodes that share this machine; threads and memory are divided by it.
+    pub nodes: usize,
+    /// Memory for all nodes of this machine, MiB; 0 takes what the machine or the container offers.
+    pub memory_mib: u64,
+    /// Bind the parts of the node to cores, where there are enough.
+    pub pin: bool,
+}
+
 /// The log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -239,6 +254,12 @@ impl Default for ConsensusSection {
 impl Default for StorageSection {
     fn default() -> Self {
         Self { engine: "rocksdb".into() }
+    }
+}
+
+impl Default for HostSection {
+    fn default() -> Self {
+        Self { nodes: 1, memory_mib: 0, pin: true }
     }
 }
 
@@ -319,6 +340,7 @@ impl Config {
             ("consensus.view_change_timeout_ms", section.view_change_timeout_ms),
             ("consensus.retransmit_ms", section.retransmit_ms),
             ("consensus.in_flight_max", section.in_flight_max),
+            ("host.nodes", self.host.nodes as u64),
         ] {
             if value == 0 {
                 return refuse(key, "must be above 0".into());

@@ -1,5 +1,6 @@
 //! Runs a node until a signal or a failure ends it.
 //!
+//! systemd, where it started the node, hears what goes on (`service`).
 //! SIGTERM and SIGINT stop it in order: listeners, network, stations, ledger. A station that fails
 //! ends the process at once with exit code 70: after a failed write nothing may be answered or
 //! signed any more, and what is durable is found again at the next start.
@@ -12,6 +13,8 @@ use tokio::signal::unix::signal;
 use crate::node::assembly::Node;
 use crate::node::assembly::StartError;
 use crate::node::config::Config;
+use crate::node::placement::Placement;
+use crate::node::service::Notifier;
 use crate::pipeline::start::Fatal;
 
 /// Exit code of a node that stopped because a part of it failed (EX_SOFTWARE of sysexits.h).
@@ -19,7 +22,11 @@ pub const EXIT_FAILED: i32 = 70;
 
 /// Starts the node of a configuration and runs it to its end. `ready` is called once it serves.
 pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let notifier = Notifier::start(&config.node.data)
+        .map_err(|error| StartError(format!("cannot start the service thread: {error}")))?;
+    let placement = Placement::of_machine(&config.host, &config.node.data);
+    tracing::info!(sizing = ?placement.sizing, pinning = placement.plan.reason, "the machine");
+    let threads = placement.sizing.tokio_threads;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("network")
@@ -31,10 +38,12 @@ pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError>
         eprintln!("obelisk: {reason}");
         std::process::exit(EXIT_FAILED);
     });
-    let node = Node::start(config, runtime.handle(), fatal)?;
+    let node = Node::start(config, &placement, runtime.handle(), fatal)?;
     ready(&node);
+    notifier.serving(node.handle().clone(), placement.plan);
     runtime.block_on(terminated());
     tracing::info!("stopping");
+    notifier.stopping();
     node.stop();
     Ok(())
 }

@@ -2,12 +2,15 @@
 //!
 //! `config` is the file an operator writes, `assembly` wires every part, top to bottom, `lifecycle`
 //! runs it until a signal or a failure ends it. `signer` does the same for the process that holds
-//! the keys.
+//! the keys. `placement` is what a node takes of the machine, `service` what it tells systemd.
 
 #[cfg(feature = "rest")]
 pub mod assembly;
 pub mod config;
 #[cfg(all(feature = "rest", feature = "cli"))]
 pub mod lifecycle;
+pub mod placement;
+#[cfg(all(feature = "rest", feature = "cli"))]
+pub mod service;
 pub mod signer;
 pub mod users;

@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,6 +63,7 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) core: Arc<Mutex<CoreStatus>>,
     pub(super) evidence: Option<Arc<EvidenceFolder>>,
+    pub(super) rounds: Arc<AtomicU64>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) pool: Arc<VerifyPool>,
 }
@@ -221,6 +224,12 @@ impl Handle {
     /// disk. None on an observer.
     pub fn evidence(&self) -> io::Result<Vec<Bytes>> {
         self.0.evidence.as_ref().map_or(Ok(Vec::new()), |folder| folder.all())
+    }
+
+    /// Rounds of the consensus thread so far: it stands still only when that thread does. `None` on
+    /// an observer, which has no such thread.
+    pub fn rounds(&self) -> Option<u64> {
+        self.0.me.map(|_| self.0.rounds.load(Ordering::Relaxed))
     }
 
     /// The ledger, for reads.

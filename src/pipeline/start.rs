@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::thread::JoinHandle;
 
@@ -261,6 +262,7 @@ fn share(
         transport: parts.transport.clone(),
         core: Arc::new(Mutex::new(CoreStatus::default())),
         evidence,
+        rounds: Arc::new(AtomicU64::new(0)),
         metrics: parts.metrics.clone(),
         pool: parts.pool.clone(),
     })
@@ -321,6 +323,7 @@ impl Driver<'_> {
             evidence: self.shared.evidence.clone().expect("made for every seat"),
             status: self.shared.core.clone(),
             metrics: self.shared.metrics.clone(),
+            rounds: self.shared.rounds.clone(),
         });
         let inputs = links.order_inputs;
         stations.fallible("consensus", move || station.run(&inputs))?;

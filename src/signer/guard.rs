@@ -25,6 +25,7 @@
 
 mod disk;
 pub mod format;
+pub mod inspect;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -118,6 +118,11 @@ pub struct RocksSizing {
     pub memtables_total_bytes: usize,
     /// Threads that flush and compact.
     pub background_jobs: usize,
+    /// Reads, flush and compaction bypass the page cache.
+    pub direct_io: bool,
+    /// Memtables live in huge pages of this size, bytes; 0 for ordinary memory. Where too few are
+    /// set aside, ordinary memory is taken.
+    pub huge_page_bytes: usize,
 }
 
 impl Default for RocksSizing {
@@ -128,6 +133,8 @@ impl Default for RocksSizing {
             memtables: 2,
             memtables_total_bytes: 96 << 20,
             background_jobs: 2,
+            direct_io: false,
+            huge_page_bytes: 0,
         }
     }
 }

@@ -195,6 +195,8 @@ fn database_options(sizing: &RocksSizing) -> Options {
     options.set_max_total_wal_size(2 * sizing.memtables_total_bytes as u64);
     options.set_max_open_files(-1);
     options.set_bytes_per_sync(1 << 20);
+    options.set_use_direct_reads(sizing.direct_io);
+    options.set_use_direct_io_for_flush_and_compaction(sizing.direct_io);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(8 << 20);
     options.set_log_level(LogLevel::Warn);
@@ -225,6 +227,7 @@ fn table_options(table: Table, sizing: &RocksSizing, cache: &Cache) -> Options {
         _ => sizing.memtable_bytes / 4,
     };
     options.set_write_buffer_size(memtable);
+    options.set_memtable_huge_page_size(sizing.huge_page_bytes);
     options
 }
 

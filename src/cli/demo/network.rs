@@ -32,6 +32,7 @@ use crate::node::config::ApiSection;
 use crate::node::config::Config;
 use crate::node::config::ConsensusSection;
 use crate::node::config::CryptoSection;
+use crate::node::config::HostSection;
 use crate::node::config::LogSection;
 use crate::node::config::NetworkSection;
 use crate::node::config::NodeRole;
@@ -181,6 +182,7 @@ fn config(marker: &Marker, i: usize) -> Config {
         crypto: CryptoSection::default(),
         consensus: ConsensusSection::default(),
         storage: StorageSection::default(),
+        host: HostSection { nodes: marker.validators, ..HostSection::default() },
         log: LogSection::default(),
     }
 }

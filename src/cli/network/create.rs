@@ -40,6 +40,7 @@ use crate::node::config::ApiSection;
 use crate::node::config::Config;
 use crate::node::config::ConsensusSection;
 use crate::node::config::CryptoSection;
+use crate::node::config::HostSection;
 use crate::node::config::LogSection;
 use crate::node::config::NetworkSection;
 use crate::node::config::NodeRole;
@@ -119,6 +120,10 @@ pub fn make(plan: &Plan) -> Result<Made, Failure> {
     for (i, validator) in validators.iter().enumerate() {
         let folder = plan.out.join(&validator.organisation);
         let mut config = config(&folder, i, &validators, &addresses);
+        // Validators of a loopback address live on one machine.
+        if plan.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            config.host.nodes = plan.validators;
+        }
         let card = cards.get(&validator.organisation);
         if card.is_some() || plan.signer == SignerMode::Process {
             config.signer = hand_over(&folder, validator, card)?;
@@ -225,6 +230,7 @@ fn config(folder: &Path, i: usize, validators: &[&Member], addresses: &[Addresse
         crypto: CryptoSection::default(),
         consensus: ConsensusSection::default(),
         storage: StorageSection::default(),
+        host: HostSection::default(),
         log: LogSection::default(),
     }
 }

@@ -6,6 +6,8 @@
 //! of a method by name in the EVP interface costs about as much as hashing a transaction. Keys are
 //! wiped by the library when freed.
 
+use std::ffi::CStr;
+
 use openssl::bn::BigNum;
 use openssl::ec::EcGroup;
 use openssl::ec::EcKey;
@@ -33,6 +35,22 @@ use crate::types::signature::Signature;
 
 /// Name in configuration and output.
 pub const NAME: &str = "openssl";
+
+/// What libcrypto found in the processor, as its own text (`OPENSSL_CPU_INFO`): on IBM Z the query
+/// masks of the crypto instructions. Empty where the library does not tell.
+pub fn processor() -> String {
+    // SAFETY: the call takes any selector and returns null or a string that lives as long as the
+    // process.
+    let text = unsafe { openssl_sys::OpenSSL_version(OPENSSL_CPU_INFO) };
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: checked above; the library ends the string with a zero.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Selector of `OpenSSL_version` (openssl/crypto.h, OpenSSL 3.0).
+const OPENSSL_CPU_INFO: i32 = 9;
 
 /// The row of `PROVIDERS`.
 pub const PROVIDER: Provider = Provider {

@@ -31,6 +31,8 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -150,6 +152,8 @@ pub struct Parts {
     pub status: Arc<Mutex<CoreStatus>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Counts the rounds, at least one a second: a watchdog sees whether this thread still turns.
+    pub rounds: Arc<AtomicU64>,
 }
 
 /// The running station.
@@ -209,6 +213,7 @@ impl Order {
             self.step(Input::BatchAvailable(batch.reference()));
         }
         loop {
+            self.parts.rounds.fetch_add(1, Ordering::Relaxed);
             self.hand_over();
             self.release()?;
             let own: Vec<Envelope> = self.loopback.drain(..).collect();

@@ -1,0 +1,273 @@
+//! What hangs on the machine: disks, the crypto adapters of IBM Z, and what the machine itself runs
+//! in.
+
+use crate::host::tree::Tree;
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Name of the kernel, `nvme0n1`.
+    pub name: String,
+    /// True for turning platters; virtual disks often claim it wrongly.
+    pub rotational: bool,
+    /// I/O scheduler in use; empty where there is none to choose.
+    pub scheduler: String,
+    /// Size, bytes.
+    pub bytes: u64,
+    /// NUMA node of its controller.
+    pub numa: Option<usize>,
+}
+
+/// How a crypto adapter is set up, by the letter behind its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterMode {
+    /// Clear-key RSA only: of no use to a ledger.
+    Accelerator,
+    /// CCA coprocessor.
+    Cca,
+    /// EP11 coprocessor: PKCS#11 keys that never leave the card.
+    Ep11,
+}
+
+/// A crypto adapter of IBM Z (Crypto Express).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// Number on the bus, hexadecimal, as in `/sys/bus/ap/devices/card0a`.
+    pub id: String,
+    /// Type of the kernel, `CEX8P`.
+    pub kind: String,
+    /// Mode; `None` for a type that is not known here.
+    pub mode: Option<AdapterMode>,
+    /// Configured and switched on.
+    pub online: bool,
+    /// Stopped by an error of its own.
+    pub check_stopped: bool,
+    /// Requests answered since boot.
+    pub requests: u64,
+}
+
+/// A queue: one domain of one adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Card and domain, `0a.0017`.
+    pub id: String,
+    /// Usable.
+    pub online: bool,
+    /// Pattern of the current master key, where one is set and valid.
+    pub master_key: Option<String>,
+}
+
+/// The crypto adapters, as the kernel's AP bus shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApBus {
+    /// Whether there is such a bus.
+    pub present: bool,
+    /// Adapters.
+    pub adapters: Vec<Adapter>,
+    /// Queues.
+    pub queues: Vec<Queue>,
+    /// Protected keys (`pkey`) can be used.
+    pub pkey: bool,
+    /// The device that programs open, `/dev/z90crypt`, is there.
+    pub device: bool,
+}
+
+/// What the system runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Hypervisor or partitioning, `KVM`, `LPAR OBELISK1`, `PowerVM`; `None` on bare metal.
+    pub hypervisor: Option<String>,
+    /// Container engine.
+    pub container: Option<String>,
+    /// A guest whose memory the host cannot read (Secure Execution).
+    pub secure_execution: bool,
+}
+
+/// Disks; loop devices, memory disks and the like are left out.
+pub fn disks(tree: &Tree) -> Vec<Disk> {
+    let real = |name: &String| {
+        !["loop", "ram", "zram", "fd", "sr", "nbd"].iter().any(|head| name.starts_with(head))
+    };
+    let names = tree.names("sys/block").into_iter().filter(real);
+    names.map(|name| disk(tree, name)).collect()
+}
+
+fn disk(tree: &Tree, name: String) -> Disk {
+    let base = format!("sys/block/{name}");
+    let schedulers = tree.text(&format!("{base}/queue/scheduler"));
+    // The one in use stands in brackets; a single one stands alone.
+    let chosen = schedulers.split(['[', ']']).nth(1).unwrap_or(&schedulers).trim().to_owned();
+    Disk {
+        rotational: tree.number(&format!("{base}/queue/rotational")) == Some(1),
+        scheduler: chosen,
+        bytes: tree.number(&format!("{base}/size")).unwrap_or(0).saturating_mul(SECTOR_BYTES),
+        numa: tree
+            .number(&format!("{base}/device/numa_node"))
+            .and_then(|n| usize::try_from(n).ok()),
+        name,
+    }
+}
+
+/// The crypto adapters.
+pub fn ap_bus(tree: &Tree) -> ApBus {
+    let names = tree.names("sys/bus/ap/devices");
+    let (cards, queues): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| name.starts_with("card"));
+    ApBus {
+        present: tree.exists("sys/bus/ap"),
+        adapters: cards.iter().filter_map(|name| adapter(tree, name)).collect(),
+        queues: queues
+            .into_iter()
+            .filter(|name| name.contains('.'))
+            .map(|n| queue(tree, n))
+            .collect(),
+        pkey: tree.exists("sys/devices/virtual/misc/pkey"),
+        device: tree.exists("sys/devices/virtual/misc/z90crypt") || tree.exists("dev/z90crypt"),
+    }
+}
+
+fn adapter(tree: &Tree, name: &str) -> Option<Adapter> {
+    let id = name.strip_prefix("card")?.to_owned();
+    let at = |file: &str| tree.text(&format!("sys/bus/ap/devices/{name}/{file}"));
+    let kind = at("type");
+    let mode = match kind.chars().last() {
+        Some('A') => Some(AdapterMode::Accelerator),
+        Some('C') => Some(AdapterMode::Cca),
+        Some('P') => Some(AdapterMode::Ep11),
+        _ => None,
+    };
+    Some(Adapter {
+        id,
+        mode,
+        kind,
+        online: at("online") == "1" && at("config") != "0",
+        check_stopped: at("chkstop") == "1",
+        requests: at("request_count").parse().unwrap_or(0),
+    })
+}
+
+fn queue(tree: &Tree, id: String) -> Queue {
+    let at = |file: &str| tree.text(&format!("sys/bus/ap/devices/{id}/{file}"));
+    // EP11: "WK CUR: valid 0x..."; CCA: "AES CUR: valid 0x...".
+    let patterns = at("mkvps");
+    let master_key = patterns.lines().find_map(|line| line.split_once("CUR: valid "));
+    Queue {
+        online: at("online") == "1" && at("chkstop") != "1",
+        master_key: master_key.map(|(_, pattern)| pattern.trim().to_owned()),
+        id,
+    }
+}
+
+/// What the system runs in.
+pub fn place(tree: &Tree) -> Place {
+    Place {
+        hypervisor: hypervisor(tree),
+        container: container(tree),
+        secure_execution: tree.number("sys/firmware/uv/prot_virt_guest") == Some(1),
+    }
+}
+
+fn hypervisor(tree: &Tree) -> Option<String> {
+    let sysinfo = tree.text("proc/sysinfo");
+    let value = |name: &str| {
+        let line = sysinfo.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim_start_matches(':').trim().to_owned())
+    };
+    if let Some(program) = value("VM00 Control Program") {
+        return Some(program);
+    }
+    if let Some(name) = value("LPAR Name") {
+        return Some(format!("LPAR {name}"));
+    }
+    if tree.exists("proc/ppc64/lparcfg") {
+        return Some("PowerVM".to_owned());
+    }
+    let cpuinfo = tree.text("proc/cpuinfo");
+    if cpuinfo.contains("IBM pSeries (emulated by qemu)") {
+        return Some("KVM".to_owned());
+    }
+    let virtual_x86 = cpuinfo.lines().any(|line| {
+        line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "hypervisor")
+    });
+    let vendor = tree.text("sys/class/dmi/id/sys_vendor");
+    match (virtual_x86, vendor.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some("a hypervisor".to_owned()),
+        (true, false) => Some(vendor),
+    }
+}
+
+fn container(tree: &Tree) -> Option<String> {
+    // systemd writes it for its own containers and for engines that follow its interface.
+    let told = tree.text("run/systemd/container");
+    if !told.is_empty() {
+        return Some(told);
+    }
+    [("run/.containerenv", "podman"), (".dockerenv", "docker")]
+        .into_iter()
+        .find(|(path, _)| tree.exists(path))
+        .map(|(_, name)| name.to_owned())
+}
+
+const SECTOR_BYTES: u64 = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::recorded;
+
+    /// Two EP11 adapters with one master key, and protected keys.
+    #[test]
+    fn a_linuxone_partition_shows_its_adapters() {
+        let (folder, tree) = recorded::machine("linuxone-lpar");
+        let bus = ap_bus(&tree);
+        assert_eq!(
+            (bus.adapters.len(), bus.queues.len(), bus.pkey, bus.device),
+            (2, 2, true, true)
+        );
+        let ep11 = |a: &Adapter| a.mode == Some(AdapterMode::Ep11) && a.online && !a.check_stopped;
+        assert!(bus.adapters.iter().all(ep11));
+        assert_eq!(bus.queues[0].master_key, bus.queues[1].master_key);
+        assert!(bus.queues[0].master_key.as_ref().is_some_and(|key| key.starts_with("0xa1b2")));
+        let path = "sys/bus/ap/devices/card0a/type";
+        recorded::put(folder.path(), path, b"CEX8A\n");
+        recorded::put(folder.path(), "sys/bus/ap/devices/card0a/chkstop", b"1\n");
+        let bus = ap_bus(&tree);
+        assert_eq!(bus.adapters[1].mode, Some(AdapterMode::Accelerator));
+        assert!(bus.adapters[1].check_stopped);
+    }
+
+    /// Partitions, virtual machines and containers are told apart.
+    #[test]
+    fn the_place_is_recognised() {
+        for (name, expected) in [
+            ("linuxone-lpar", Some("LPAR OBELISK1")),
+            ("power-lpar", Some("PowerVM")),
+            ("x86-small-vm", Some("QEMU")),
+            ("x86-server", None),
+        ] {
+            let (folder, tree) = recorded::machine(name);
+            assert_eq!(place(&tree).hypervisor.as_deref(), expected, "{name}");
+            assert_eq!(place(&tree).container, None);
+            recorded::put(folder.path(), "run/systemd/container", b"systemd-nspawn");
+            recorded::put(folder.path(), "sys/firmware/uv/prot_virt_guest", b"1\n");
+            assert_eq!(place(&tree).container.as_deref(), Some("systemd-nspawn"));
+            assert!(place(&tree).secure_execution);
+        }
+    }
+
+    /// Disks with the scheduler in use; an empty tree has none of all this.
+    #[test]
+    fn disks_tell_their_scheduler() {
+        let (_folder, tree) = recorded::machine("x86-server");
+        let disks = disks(&tree);
+        let told: Vec<_> = disks.iter().map(|d| (d.name.as_str(), d.scheduler.as_str())).collect();
+        assert_eq!(told, [("nvme0n1", "none"), ("sda", "mq-deadline")]);
+        assert_eq!(
+            (disks[0].numa, disks[0].rotational, disks[1].rotational),
+            (Some(1), false, true)
+        );
+        let nothing = Tree::below("/nonexistent");
+        assert_eq!((super::disks(&nothing).len(), ap_bus(&nothing).present), (0, false));
+    }
+}
