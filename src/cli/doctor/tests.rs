@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -76,9 +77,7 @@ impl Patient {
     fn fresh(machine: &str) -> Self {
         let (machine, _) = recorded::machine(machine);
         let home = tempfile::tempdir().unwrap();
-        let mut spec = Spec::local("test", 4, Algorithm::Ed25519, now_ms() - 1000);
-        spec.consensus = "pbft".into();
-        let made = Consortium::make(home.path(), &spec, &Crypto::portable()).unwrap();
+        let made = network(home.path());
         let listen = |_| TcpListener::bind("127.0.0.1:0").unwrap();
         let peers = (0..3).map(listen).collect();
         let patient = Self { machine, home, probes: constants(), cpu_info: None, made, peers };
@@ -170,6 +169,45 @@ impl Patient {
         change(&mut scope);
         let check = checks(None).into_iter().find(|check| check.id == id).unwrap();
         ask(&[check], &scope).pop().unwrap().1
+    }
+}
+
+/// A network in its own folder: a copy of one that is made once.
+fn network(home: &Path) -> Consortium {
+    static MADE: OnceLock<(TempDir, Consortium)> = OnceLock::new();
+    let (folder, made) = MADE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let made = another_network(folder.path());
+        (folder, made)
+    });
+    copy(folder.path(), home);
+    let moved = |path: &Path| home.join(path.strip_prefix(folder.path()).unwrap());
+    let mut own = Consortium { genesis_path: moved(&made.genesis_path), ..made.clone() };
+    for member in &mut own.members {
+        member.folder = moved(&member.folder);
+    }
+    own
+}
+
+fn another_network(folder: &Path) -> Consortium {
+    let mut spec = Spec::local("test", 4, Algorithm::Ed25519, now_ms() - 1000);
+    spec.consensus = "pbft".into();
+    Consortium::make(folder, &spec, &Crypto::portable()).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, name) = (entry.as_ref().unwrap().path(), entry.unwrap().file_name());
+        match path.is_dir() {
+            true => {
+                fs::create_dir_all(to.join(&name)).unwrap();
+                copy(&path, &to.join(&name));
+            }
+            // The mode, which keeps keys from others, is copied too.
+            false => {
+                fs::copy(&path, to.join(&name)).unwrap();
+            }
+        }
     }
 }
 
@@ -292,6 +330,7 @@ fn year_ahead(days: u64) -> u64 {
 /// Every plant gives its result, with a fix where something is to be done.
 #[test]
 fn planted_faults_are_found() {
+    let mut wrong = Vec::new();
     for (id, expected, machine, plant, change) in plants() {
         let groups = ["data.", "guard.", "clock.ledger", "identity.owner"];
         let mut patient = match groups.iter().any(|group| id.starts_with(group)) {
@@ -300,10 +339,12 @@ fn planted_faults_are_found() {
         };
         plant(&mut patient);
         let found = patient.ask(id, change);
-        assert_eq!(found.outcome, expected, "{id}: {found:?}");
-        assert!(expected < Outcome::Warning || found.fix.len() > 5, "{id}: no fix in {found:?}");
-        assert!(found.reason.len() > 2, "{id}: {found:?}");
+        let silent = expected >= Outcome::Warning && found.fix.len() < 5 || found.reason.len() < 3;
+        if found.outcome != expected || silent {
+            wrong.push(format!("{id}: wanted {}, got {found:?}", expected.name()));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// No check without a planted fault. Two have none: a build and a machine are as they are.

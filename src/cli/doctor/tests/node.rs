@@ -123,7 +123,14 @@ pub(super) fn identity_plants() -> Vec<Plant> {
         fs::write(p.config(), text.replace(&format!("{own:?}"), &format!("{other:?}"))).unwrap();
     }
     vec![
-        ("identity.folder", Error, VM, |p| fs::remove_file(key(p)).unwrap(), nothing),
+        (
+            "identity.folder",
+            Error,
+            VM,
+            |p| fs::remove_file(p.validators()[0].folder.join("cert.pem")).unwrap(),
+            nothing,
+        ),
+        ("identity.key", Error, VM, |p| fs::remove_file(key(p)).unwrap(), nothing),
         ("identity.key-mode", Error, VM, |p| mode(&key(p), 0o644), nothing),
         ("identity.owner", Warning, VM, foreign_identity, nothing),
         ("identity.chain", Error, VM, stranger, nothing),
@@ -179,8 +186,10 @@ fn no_tls(patient: &mut Patient) {
 
 /// Another network's validator of the same name.
 fn stranger(patient: &mut Patient) {
-    let other = Patient::fresh(VM);
-    let (from, to) = (&other.validators()[0].folder, &patient.validators()[0].folder);
+    let folder = tempfile::tempdir().unwrap();
+    let other = another_network(folder.path());
+    let from = &other.of_role(Role::Validator).next().unwrap().folder;
+    let to = &patient.validators()[0].folder;
     for name in ["cert.pem", "key.pem"] {
         fs::copy(from.join(name), to.join(name)).unwrap();
     }
@@ -282,8 +291,8 @@ fn hold(patient: &mut Patient) {
 }
 
 fn other_chain(patient: &mut Patient) {
-    let other = Patient::fresh(VM);
-    let genesis = fs::read(&other.made.genesis_path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let genesis = fs::read(&another_network(folder.path()).genesis_path).unwrap();
     fs::write(&patient.made.genesis_path, genesis).unwrap();
 }
 
