@@ -71,5 +71,13 @@ fn answers(scope: &Scope) -> Answer {
     };
     let fix = "journalctl -u obelisk-signer@NAME says why it does not";
     let status = remote::status(&place).map_err(|error| Finding::refused(&error, fix))?;
-    Ok(Finding::ok(status.split_whitespace().collect::<Vec<_>>().join(" ")))
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+    let count = |list: &str| status[list].as_array().map_or(0, Vec::len);
+    Ok(match count("keys") {
+        0 => Finding::error(
+            "it answers and holds no key",
+            "name a key in the signer's configuration",
+        ),
+        keys => Finding::ok(format!("{keys} keys, {} tokens", count("tokens"))),
+    })
 }
