@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
 fn size(scope: &Scope) -> Answer {
     let usable = scope.host.memory_usable_bytes;
     let nodes = scope.config().map_or(1, |config| config.host.nodes).max(1) as u64;
-    let each = usable / nodes >> 20;
+    let each = (usable / nodes) >> 20;
     let text = format!("{each} MiB for each of {nodes} node(s)");
     let fix = "give the machine or the container more memory";
     Ok(match each {

@@ -78,11 +78,10 @@ fn found(setting: &Setting, tree: &Tree) -> Option<String> {
     match setting.kind {
         Kind::KernelLine => {
             let line = tree.text("proc/cmdline");
-            let value = line.split_whitespace().rev().find_map(|word| {
+            line.split_whitespace().rev().find_map(|word| {
                 let (key, value) = word.split_once('=').unwrap_or((word, ""));
                 (key == name).then(|| value.to_owned())
-            });
-            value
+            })
         }
         Kind::Sysctl => there(&sysctl_path(name)),
         Kind::Sysfs => there(name).map(|text| match text.split(['[', ']']).nth(1) {
