@@ -23,6 +23,7 @@ use obelisk::membership::pem;
 use obelisk::node::config::Config;
 use obelisk::pipeline::order::wal;
 use obelisk::signer::guard::format;
+use obelisk::signer::wire;
 use obelisk::types::batch::Batch;
 use obelisk::types::block::Block;
 use obelisk::types::certificate::QuorumCertificate;
@@ -66,6 +67,8 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "order_log", accepts: order_log },
     Decoder { name: "segment", accepts: segment },
     Decoder { name: "config", accepts: config },
+    Decoder { name: "signer_request", accepts: exact::<wire::Request> },
+    Decoder { name: "signer_reply", accepts: exact::<wire::Reply> },
     #[cfg(feature = "grpc")]
     Decoder { name: "frame", accepts: frame },
     #[cfg(feature = "wasm")]

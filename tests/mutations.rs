@@ -8,10 +8,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use bytes::Bytes;
+use obelisk::signer::SignError;
+use obelisk::signer::SignRequest;
+use obelisk::signer::wire::Ask;
+use obelisk::signer::wire::Reply;
+use obelisk::signer::wire::Request;
 use obelisk::types::block::Block;
 use obelisk::types::codec::Decode;
 use obelisk::types::codec::Encode;
+use obelisk::types::digest::Digest;
 use obelisk::types::genesis::Genesis;
+use obelisk::types::ids::ChainId;
+use obelisk::types::ids::Epoch;
+use obelisk::types::ids::SequenceNumber;
+use obelisk::types::ids::View;
+use obelisk::types::signature::Signature;
+use obelisk::types::vote::Phase;
+use obelisk::types::vote::Slot;
 
 use crate::decoders::DECODERS;
 
@@ -99,6 +113,49 @@ fn blocks() -> Vec<Block> {
     chain("block-").into_iter().map(read).collect()
 }
 
+/// What nodes ask a signer.
+fn signer_requests() -> Vec<Vec<u8>> {
+    let (key, chain) = (Digest([7; 32]), ChainId(Digest([9; 32])));
+    let (epoch, view, sequence) = (Epoch(1), View(2), SequenceNumber(3));
+    let slot = Some(Slot { epoch, view, sequence, phase: Phase::Commit });
+    let text = Bytes::from_static(b"a text");
+    let requests = vec![
+        SignRequest { slot, text: text.clone() },
+        SignRequest { slot: None, text: text.clone() },
+    ];
+    let asks = [
+        Ask::Open { key, chain, has_signed: true },
+        Ask::Sign { key, requests },
+        Ask::Forget { key, sequence },
+        Ask::Transport { key, text },
+        Ask::Status,
+    ];
+    asks.map(|ask| Request { deadline_ms: 500, ask }.to_bytes().to_vec()).to_vec()
+}
+
+/// What a signer answers.
+fn signer_replies() -> Vec<Vec<u8>> {
+    let (epoch, view, sequence) = (Epoch(1), View(2), SequenceNumber(3));
+    let slot = Slot { epoch, view, sequence, phase: Phase::Prepare };
+    let results = vec![
+        Ok(Signature([5; 64])),
+        Err(SignError::Conflict { slot }),
+        Err(SignError::Forgotten { slot, floor: sequence }),
+        Err(SignError::Mislabelled { reason: "not carried" }),
+        Err(SignError::Guard { reason: "disk".to_owned() }),
+        Err(SignError::Key { reason: "token".to_owned() }),
+    ];
+    let replies = [
+        Reply::Refused("no such key".to_owned()),
+        Reply::Opened { identity: [3; 16], fencing_epoch: 1 },
+        Reply::Signed(results),
+        Reply::Forgotten,
+        Reply::Signature(Signature([4; 64])),
+        Reply::Status(Bytes::from_static(b"{}")),
+    ];
+    replies.map(|reply| reply.to_bytes().to_vec()).to_vec()
+}
+
 fn samples(decoder: &str) -> Vec<Vec<u8>> {
     let batches = || blocks().into_iter().flat_map(|block| block.batches);
     match decoder {
@@ -117,6 +174,8 @@ fn samples(decoder: &str) -> Vec<Vec<u8>> {
         "evidence" => chain("evidence"),
         "transaction_proof" => chain("transaction-proof"),
         "receipt_proof" => chain("receipt-proof"),
+        "signer_request" => signer_requests(),
+        "signer_reply" => signer_replies(),
         "checkpoint_proof" => chain("checkpoint"),
         "state_proof" => chain("state-"),
         "x509" => vectors("membership", |name| {

@@ -126,7 +126,7 @@ impl TestNode {
         let tls = self.pair(Role::Validator);
         let roots = Roots::new(self.consortium.genesis.organisations.iter().map(|o| &o.root));
         let credentials =
-            Credentials::new(&[tls.certificate.clone()], tls.pkcs8().unwrap()).unwrap();
+            Credentials::new(std::slice::from_ref(&tls.certificate), tls.pkcs8().unwrap()).unwrap();
         let identity = Identity { credentials: Arc::new(credentials), roots: roots.unwrap() };
         let any = || Some(TcpListener::bind("127.0.0.1:0").unwrap());
         let sockets = Sockets { rest: any(), rest_plain: any(), grpc: Some(grpc) };
@@ -186,7 +186,10 @@ impl TestNode {
         let roots = Roots::new(self.consortium.genesis.organisations.iter().map(|o| &o.root));
         let credentials = role.map(|role| {
             let pair = self.pair(role);
-            Arc::new(Credentials::new(&[pair.certificate.clone()], pair.pkcs8().unwrap()).unwrap())
+            Arc::new(
+                Credentials::new(std::slice::from_ref(&pair.certificate), pair.pkcs8().unwrap())
+                    .unwrap(),
+            )
         });
         let config = tls::client_config(
             credentials,
