@@ -191,7 +191,8 @@ pub struct StorageSection {
 pub struct HostSection {
     /// Nodes that share this machine; threads and memory are divided by it.
     pub nodes: usize,
-    /// Memory for all nodes of this machine, MiB; 0 takes what the machine or the container offers.
+    /// Memory for all nodes of this machine, MiB; 0 takes what the machine or the container
+    /// offers.
     pub memory_mib: u64,
     /// Bind the parts of the node to cores, where there are enough.
     pub pin: bool,
@@ -384,7 +385,7 @@ pub(crate) fn with_suggestion(error: &impl fmt::Display) -> String {
     };
     let nearest = expected.iter().min_by_key(|known| distance(found, known));
     match nearest {
-        Some(known) if distance(found, known) <= known.len() / 2 => {
+        Some(known) if distance(found, known) <= known.len().div_ceil(2) => {
             format!("{text}\ndid you mean `{known}`?")
         }
         _ => text.to_owned(),

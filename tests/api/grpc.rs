@@ -248,7 +248,7 @@ async fn evidence_is_served_as_it_is_kept() {
     let frozen = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/chain/evidence.bin");
     let bytes = std::fs::read(frozen).unwrap();
     std::fs::write(node.evidence_folder().join("2-00.evidence"), &bytes).unwrap();
-    assert_eq!(client.accusations().await.unwrap(), [bytes.clone()]);
+    assert_eq!(client.accusations().await.unwrap(), std::slice::from_ref(&bytes));
     let answer = node.rest(Some(Role::Auditor), "GET", "/network/accusations", "").await.json();
     let accusation = &answer["accusations"][0];
     assert_eq!(accusation["culprit"], 2);

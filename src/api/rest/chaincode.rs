@@ -440,7 +440,8 @@ mod tests {
         let extra = r#"{"jsonrpc":"2.0","method":"query","params":{},"id":1,"speed":9}"#;
         assert_eq!(refused(extra).2, -32600);
         let good = br#"{"jsonrpc":"2.0","method":"query","params":{},"id":"a"}"#;
-        let envelope = envelope(&Bytes::from_static(good)).ok().expect("a good envelope");
+        let envelope =
+            envelope(&Bytes::from_static(good)).unwrap_or_else(|_| panic!("a good envelope"));
         assert_eq!(envelope.id, Some(Value::String("a".to_owned())));
     }
 

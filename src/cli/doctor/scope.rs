@@ -1,5 +1,6 @@
 //! What the checks look at, gathered once: the machine, the configuration and what it names, and
-//! the probes that measure. Tests replace the machine by a recorded one and the probes by constants.
+//! the probes that measure. Tests replace the machine by a recorded one and the probes by
+//! constants.
 
 use std::cell::OnceCell;
 use std::io;
