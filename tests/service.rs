@@ -61,22 +61,29 @@ fn hear(socket: &UnixDatagram, wanted: &str, heard: &mut Vec<String>, node: &mut
     }
 }
 
+/// A node below `folder` that tells the socket how it stands and feeds a watchdog of so many
+/// microseconds.
+fn supervised(folder: &Path, watchdog_usec: &str) -> (UnixDatagram, Child) {
+    let config = solo(folder);
+    let path = folder.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let node = Command::new(BINARY)
+        .args(["node", "--config", &config])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", watchdog_usec)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    (socket, node)
+}
+
 /// READY comes once the node serves, with height, view and role; the watchdog is fed while
 /// consensus turns; SIGTERM is answered with STOPPING.
 #[test]
 fn a_node_tells_the_service_manager_how_it_stands() {
     let folder = tempfile::tempdir().unwrap();
-    let config = solo(folder.path());
-    let path = folder.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let mut node = Command::new(BINARY)
-        .args(["node", "--config", &config])
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "3000000")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let (socket, mut node) = supervised(folder.path(), "3000000");
     let mut heard = Vec::new();
     hear(&socket, "READY=1", &mut heard, &mut node);
     assert!(heard[0].contains("EXTEND_TIMEOUT_USEC="), "{heard:?}");
@@ -110,17 +117,7 @@ fn a_node_tells_the_service_manager_how_it_stands() {
 #[test]
 fn a_stopped_process_feeds_no_watchdog() {
     let folder = tempfile::tempdir().unwrap();
-    let config = solo(folder.path());
-    let path = folder.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let mut node = Command::new(BINARY)
-        .args(["node", "--config", &config])
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "300000")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let (socket, mut node) = supervised(folder.path(), "300000");
     let mut heard = Vec::new();
     hear(&socket, "WATCHDOG=1", &mut heard, &mut node);
     let pid = Pid::from_raw(i32::try_from(node.id()).unwrap());

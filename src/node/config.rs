@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::consensus::Tuning;
 use crate::types::limits;
@@ -273,17 +274,12 @@ impl Default for LogSection {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&text_of(path)?, path)
     }
 
     /// Parses and checks the text of the file `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| {
-            let reason = with_suggestion(&error);
-            ConfigError::Syntax { path: path.to_owned(), reason }
-        })?;
+        let mut config: Self = parsed(text, path)?;
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         for place in [&mut config.node.data, &mut config.node.identity, &mut config.node.genesis] {
             if place.is_relative() {
@@ -374,8 +370,22 @@ fn is_address(text: &str) -> bool {
     !host.is_empty() && port.parse::<u16>().is_ok()
 }
 
+/// The text of a configuration file.
+pub(crate) fn text_of(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// The sections of a configuration file, unchecked.
+pub(crate) fn parsed<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let reason = with_suggestion(&error);
+        ConfigError::Syntax { path: path.to_owned(), reason }
+    })
+}
+
 /// The parser's message, with the nearest known key where one was unknown.
-pub(crate) fn with_suggestion(error: &impl fmt::Display) -> String {
+fn with_suggestion(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text.trim_end();
     let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();

@@ -22,7 +22,8 @@ use crate::crypto::routing::Crypto;
 use crate::membership::msp;
 use crate::membership::msp::MspError;
 use crate::node::config::ConfigError;
-use crate::node::config::with_suggestion;
+use crate::node::config::parsed;
+use crate::node::config::text_of;
 use crate::node::signer::config::KeySection;
 use crate::node::signer::config::TokenSection;
 use crate::types::codec::Encode;
@@ -63,12 +64,7 @@ impl KeyCard {
 
     /// Reads a card and checks its proof.
     pub fn load(path: &Path, crypto: &Crypto) -> Result<(Self, PublicKey), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let card: Self = toml::from_str(&text).map_err(|error| {
-            let reason = with_suggestion(&error);
-            ConfigError::Syntax { path: path.to_owned(), reason }
-        })?;
+        let card: Self = parsed(&text_of(path)?, path)?;
         let public = card.public(crypto).ok_or_else(|| ConfigError::Value {
             path: path.to_owned(),
             key: "proof",

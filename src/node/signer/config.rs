@@ -33,7 +33,8 @@ use serde::Serialize;
 
 use crate::node::config::ConfigError;
 use crate::node::config::LogSection;
-use crate::node::config::with_suggestion;
+use crate::node::config::parsed;
+use crate::node::config::text_of;
 use crate::types::limits;
 
 /// A signer's configuration.
@@ -281,17 +282,12 @@ impl ProcessSection {
 impl SignerConfig {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&text_of(path)?, path)
     }
 
     /// Parses and checks the text of the file `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| {
-            let reason = with_suggestion(&error);
-            ConfigError::Syntax { path: path.to_owned(), reason }
-        })?;
+        let mut config: Self = parsed(text, path)?;
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let mut places = vec![&mut config.signer.socket, &mut config.signer.data];
         let mut keys: Vec<_> = config.tls.iter_mut().map(|section| &mut section.key).collect();
