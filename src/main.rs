@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Also under RocksDB: a transfer costs about 100 allocations on each validator, which were a tenth
-/// of its CPU time with the C library's allocator.
+/// Also under RocksDB: with the C library's allocator, allocation took about a tenth more CPU time
+/// per transfer (`bench/README.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
