@@ -100,7 +100,7 @@ pub fn block(genesis: &Genesis, tip: &Tip, txs: Vec<Transaction>, per_batch: usi
     let slot =
         Slot { epoch: Epoch(0), view: View(0), sequence: header.sequence, phase: Phase::Commit };
     let vote = Vote { slot, digest: header.hash().0 };
-    let signatures = vec![(ReplicaId(0), Signature([2; 64]))];
+    let signatures = vec![(ReplicaId(0), Signature([2; 64]).into())];
     Block { header, certificate: QuorumCertificate { vote, signatures }, batches }
 }
 

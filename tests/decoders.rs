@@ -112,7 +112,7 @@ fn envelope(bytes: &[u8]) -> bool {
 fn evidence(bytes: &[u8]) -> bool {
     let Some(accusation) = read::<Accusation>(bytes) else { return false };
     let judge = Judge::of(frozen_genesis()).expect("a known plug-in");
-    let judged = judge.judge(&Bytes::copy_from_slice(bytes), |_, _| true);
+    let judged = judge.judge(&Bytes::copy_from_slice(bytes), |_| true);
     assert!(judged.is_err() || judge.offence(&accusation).is_some());
     true
 }

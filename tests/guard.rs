@@ -16,6 +16,8 @@ use obelisk::signer::SignError;
 use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::embedded::EmbeddedSigner;
+use obelisk::signer::embedded::Mode;
+use obelisk::signer::embedded::StartError;
 use obelisk::signer::guard::GuardError;
 use obelisk::types::codec::Encode;
 use obelisk::types::digest::Digest;
@@ -58,7 +60,8 @@ fn request(sequence: u64, content: u8) -> SignRequest {
 fn child_that_signs_until_killed() {
     let Some(log) = std::env::var_os(LOG) else { return };
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
-    let signer = EmbeddedSigner::start(Path::new(&log), chain(), key(), first > 0).unwrap();
+    let signer =
+        EmbeddedSigner::start(Mode::Direct, Path::new(&log), chain(), key(), first > 0).unwrap();
     let mut out = std::io::stdout();
     for lot in 0.. {
         let lot_first = first + lot * 7;
@@ -97,14 +100,14 @@ fn a_killed_signer_never_signs_twice() {
         for _ in 0..=round * 3 {
             last = lines.find_map(|line| signed(&line)).expect("the child signs");
         }
-        let second = EmbeddedSigner::start(&log, chain(), key(), true);
-        assert!(matches!(second, Err(GuardError::Locked { .. })));
+        let second = EmbeddedSigner::start(Mode::Direct, &log, chain(), key(), true);
+        assert!(matches!(second, Err(StartError::Guard(GuardError::Locked { .. }))));
         child.kill().unwrap();
         child.wait().unwrap();
         // What it still said before it died counts as well.
         last = lines.filter_map(|line| signed(&line)).last().unwrap_or(last);
 
-        let signer = EmbeddedSigner::start(&log, chain(), key(), true).unwrap();
+        let signer = EmbeddedSigner::start(Mode::Direct, &log, chain(), key(), true).unwrap();
         let others: Vec<_> = (0..=last).map(|n| request(n, 2)).collect();
         for refused in signer.sign(&others) {
             assert!(matches!(refused, Err(SignError::Conflict { .. })), "{refused:?}");

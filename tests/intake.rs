@@ -13,6 +13,7 @@ use obelisk::membership::directory::Directory;
 use obelisk::network::Peer;
 use obelisk::pipeline::intake;
 use obelisk::pipeline::order::bodies::Bodies;
+use obelisk::pipeline::verification::Sessions;
 use obelisk::pipeline::verification::Verification;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::telemetry::metrics::Metrics;
@@ -51,6 +52,8 @@ fn send(ledger: &Ledger, batches: &[(&[Transaction], bool)]) -> (u64, u64) {
         plugin: consensus::plugin("pbft").expect("a row"),
         directory: Arc::new(Directory::new(&genesis, Arc::new(|_| true)).expect("no roots")),
         pool: Arc::new(pool),
+        sessions: Sessions::default(),
+        stable: Arc::default(),
     };
     let (bodies, metrics) = (Arc::new(Bodies::default()), Arc::new(Metrics::new()));
     let (sender, queue) = bounded(batches.len());

@@ -138,7 +138,7 @@ fn signer_replies() -> Vec<Vec<u8>> {
     let (epoch, view, sequence) = (Epoch(1), View(2), SequenceNumber(3));
     let slot = Slot { epoch, view, sequence, phase: Phase::Prepare };
     let results = vec![
-        Ok(Signature([5; 64])),
+        Ok(Signature([5; 64]).into()),
         Err(SignError::Conflict { slot }),
         Err(SignError::Forgotten { slot, floor: sequence }),
         Err(SignError::Mislabelled { reason: "not carried" }),

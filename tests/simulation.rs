@@ -32,7 +32,6 @@ use obelisk::sim::replay;
 use obelisk::types::codec::Decode;
 use obelisk::types::codec::Encode;
 use obelisk::types::ids::ReplicaId;
-use obelisk::types::signature::PublicKey;
 
 /// Random networks with random faults hold every promise, and the interesting things do happen.
 #[test]
@@ -132,7 +131,7 @@ fn evidence_of_an_equivocating_primary_is_kept_and_judged_alone() {
     let parameters = outcome.options.parameters;
     let (chain, replicas) = (outcome.chain, outcome.replicas.clone());
     let judge = Judge { chain, replicas, parameters, plugin: row };
-    let verify = |_: &PublicKey, c: &Claim| outcome.keys.verify(c.replica, &c.text, &c.signature);
+    let verify = |c: &Claim| outcome.keys.verify(c.replica, &c.text, &c.signature);
 
     let dir = tempfile::tempdir().unwrap();
     let folder = EvidenceFolder::open(dir.path(), chain).unwrap();

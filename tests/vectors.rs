@@ -26,6 +26,7 @@ use obelisk::signer::SignError;
 use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::embedded::EmbeddedSigner;
+use obelisk::signer::embedded::Mode;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::types::batch::Batch;
 use obelisk::types::block::Block;
@@ -41,10 +42,10 @@ use obelisk::types::ids::ReplicaId;
 use obelisk::types::ids::View;
 use obelisk::types::receipt::BlockResult;
 use obelisk::types::receipt::Status;
-use obelisk::types::signature::PublicKey;
 use obelisk::types::vote;
 use obelisk::types::vote::Phase;
 use obelisk::types::vote::Vote;
+use obelisk::types::vote_signature::SignatureCheck;
 
 mod replicas;
 mod story;
@@ -178,7 +179,7 @@ fn the_frozen_guard_remembers_what_it_signed() {
     let genesis: Genesis = read("genesis.bin");
     let chain = genesis.chain_id();
     let key = story::validator_keys().remove(replicas::WITNESS);
-    let signer = EmbeddedSigner::start(&log, chain, key, true).expect("opens");
+    let signer = EmbeddedSigner::start(Mode::Direct, &log, chain, key, true).expect("opens");
     let block: Block = read("block-6.bin");
     let request = |vote: Vote| SignRequest {
         slot: Some(vote.slot),
@@ -202,8 +203,9 @@ fn the_frozen_guard_remembers_what_it_signed() {
 fn frozen_evidence_is_judged_by_the_document_alone() {
     let judge = Judge::of(&read("genesis.bin")).expect("a known plug-in");
     let crypto = Crypto::portable();
-    let verify = |key: &PublicKey, claim: &Claim| {
-        crypto.verify(&Check { key, message: &claim.text, signature: &claim.signature })
+    let verify = |claim: &Claim| {
+        let holds = |check: &SignatureCheck| crypto.verify(&Check::from(check));
+        claim.holds(&judge.chain, &judge.replicas, holds)
     };
     let bytes = frozen("evidence.bin");
     let found = judge.judge(&bytes, verify).expect("it holds");

@@ -37,8 +37,8 @@ use crate::types::ids::Height;
 use crate::types::merkle;
 use crate::types::receipt::BlockResult;
 use crate::types::receipt::Receipt;
-use crate::types::signature::PublicKey;
 use crate::types::transaction::Transaction;
+use crate::types::vote_signature::SignatureCheck;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -216,8 +216,9 @@ fn judge_evidence(exhibits: &Exhibits, context: &Context) -> Result<(), Failure>
     let judge = Judge::of(&genesis)
         .map_err(|error| Failure::of(Exit::Usage, &error, "use a build that has it"))?;
     let crypto = Crypto::portable();
-    let verify = |key: &PublicKey, claim: &Claim| {
-        crypto.verify(&Check { key, message: &claim.text, signature: &claim.signature })
+    let verify = |claim: &Claim| {
+        let holds = |check: &SignatureCheck| crypto.verify(&Check::from(check));
+        claim.holds(&judge.chain, &judge.replicas, holds)
     };
     let mut rows = Vec::new();
     let mut refused = 0;

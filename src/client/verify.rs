@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::consensus::Claim;
 use crate::crypto::Check;
 use crate::ledger::read_write_set::StateKey;
 use crate::ledger::state_tree::StateProof;
@@ -23,10 +24,8 @@ use crate::types::block::Block;
 use crate::types::block::BlockHeader;
 use crate::types::certificate::QuorumCertificate;
 use crate::types::codec::DecodeError;
-use crate::types::codec::Encode;
 use crate::types::digest::Digest;
 use crate::types::evidence::CheckpointProof;
-use crate::types::evidence::Path;
 use crate::types::evidence::ReceiptProof;
 use crate::types::evidence::TransactionProof;
 use crate::types::genesis::Genesis;
@@ -34,10 +33,11 @@ use crate::types::ids::BlockHash;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::TxId;
+use crate::types::merkle::Path;
 use crate::types::receipt::checkpoint_digest;
 use crate::types::replica_set::ReplicaSet;
 use crate::types::vote::Phase;
-use crate::types::vote::signed_text;
+use crate::types::vote_signature::SignatureCheck;
 
 /// Why a proof was not accepted. Each says which link of the chain of evidence is broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,11 +111,10 @@ impl Verifier {
             return Err(ProofError::OtherDigest { found: vote.digest, expected: digest });
         }
         certificate.check_shape(&self.replicas).map_err(ProofError::Certificate)?;
-        let text = signed_text(&self.chain, &vote.to_bytes());
-        for (id, signature) in &certificate.signatures {
-            let replica = self.replicas.get(*id).ok_or(ProofError::Signature(*id))?;
-            if !(self.verify)(&Check { key: &replica.key, message: &text, signature }) {
-                return Err(ProofError::Signature(*id));
+        for claim in Claim::of_certificate(&self.chain, certificate) {
+            let verify = |check: &SignatureCheck| (self.verify)(&Check::from(check));
+            if !claim.holds(&self.chain, &self.replicas, verify) {
+                return Err(ProofError::Signature(claim.replica));
             }
         }
         Ok(())

@@ -32,7 +32,6 @@ use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::limits;
 use crate::types::replica_set::ReplicaSet;
-use crate::types::signature::PublicKey;
 
 const TAG: &[u8] = b"obelisk.evidence.1";
 
@@ -99,7 +98,7 @@ impl Judge<'_> {
     pub fn judge(
         &self,
         bytes: &Bytes,
-        verify: impl Fn(&PublicKey, &Claim) -> bool,
+        verify: impl Fn(&Claim) -> bool,
     ) -> Result<Evidence, EvidenceError> {
         let accusation = Accusation::from_bytes(bytes)?;
         let (found, expected) = (accusation.chain, self.chain);
@@ -110,10 +109,10 @@ impl Judge<'_> {
         self.replicas.get(culprit).ok_or(EvidenceError::UnknownReplica(culprit))?;
         for message in &accusation.messages {
             for claim in (self.plugin.claims)(&self.chain, message)? {
-                let replica = self.replicas.get(claim.replica);
-                let replica = replica.ok_or(EvidenceError::UnknownReplica(claim.replica))?;
-                if !verify(&replica.key, &claim) {
-                    return Err(EvidenceError::Signature(claim.replica));
+                let replica = claim.replica;
+                self.replicas.get(replica).ok_or(EvidenceError::UnknownReplica(replica))?;
+                if !verify(&claim) {
+                    return Err(EvidenceError::Signature(replica));
                 }
             }
         }

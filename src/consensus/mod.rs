@@ -55,9 +55,14 @@ use crate::types::ids::View;
 use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::replica_set::ReplicaSet;
-use crate::types::signature::Signature;
 use crate::types::verified::Verified;
+use crate::types::vote;
 use crate::types::vote::Slot;
+use crate::types::vote_signature::Authority;
+use crate::types::vote_signature::Bound;
+use crate::types::vote_signature::Checks;
+use crate::types::vote_signature::SignatureCheck;
+use crate::types::vote_signature::VoteSignature;
 
 /// A deterministic, synchronous consensus state machine.
 pub trait Core: Send {
@@ -156,7 +161,7 @@ pub struct Envelope {
     /// The plug-in's bytes.
     pub body: Bytes,
     /// Over `vote::signed_text(chain, body)`.
-    pub signature: Signature,
+    pub signature: VoteSignature,
 }
 
 /// A record of the write-ahead log: the plug-in's bytes, opaque to the driver.
@@ -283,8 +288,53 @@ pub struct Claim {
     pub replica: ReplicaId,
     /// The exact text.
     pub text: Bytes,
+    /// What the text speaks for.
+    pub bound: Bound,
     /// The signature.
-    pub signature: Signature,
+    pub signature: VoteSignature,
+}
+
+impl Claim {
+    /// The signatures of a quorum certificate.
+    pub fn of_certificate<'a>(
+        chain: &ChainId,
+        certificate: &'a QuorumCertificate,
+    ) -> impl Iterator<Item = Self> + 'a {
+        let text = vote::signed_text(chain, &certificate.vote.to_bytes());
+        let bound = certificate.vote.slot.bound();
+        certificate.signatures.iter().map(move |(replica, signature)| Self {
+            replica: *replica,
+            text: text.clone(),
+            bound,
+            signature: signature.clone(),
+        })
+    }
+
+    /// The plain signatures that must hold, for a checker whose last stable checkpoint is `stable`.
+    pub fn checks(
+        &self,
+        chain: &ChainId,
+        replicas: &ReplicaSet,
+        stable: SequenceNumber,
+    ) -> Result<Checks, DecodeError> {
+        let replica = replicas.get(self.replica);
+        let replica = replica
+            .ok_or(DecodeError::Invalid { field: "signer", reason: "not in the replica set" })?;
+        let authority = Authority { chain, epoch: replicas.epoch(), key: &replica.key, stable };
+        self.signature.checks(&authority, &self.text, self.bound)
+    }
+
+    /// Whether every plain signature holds by `verify`.
+    pub fn holds(
+        &self,
+        chain: &ChainId,
+        replicas: &ReplicaSet,
+        verify: impl Fn(&SignatureCheck) -> bool,
+    ) -> bool {
+        // A checker that follows no chain has no stable checkpoint.
+        let checks = self.checks(chain, replicas, SequenceNumber(0));
+        checks.is_ok_and(|checks| checks.all().all(verify))
+    }
 }
 
 /// Faults a plug-in survives.
@@ -340,7 +390,7 @@ impl Decode for Envelope {
         Ok(Self {
             sender: ReplicaId::decode(r)?,
             body: r.bytes("consensus message", limits::CONSENSUS_MESSAGE_BYTES_MAX)?,
-            signature: Signature::decode(r)?,
+            signature: VoteSignature::decode(r)?,
         })
     }
 }

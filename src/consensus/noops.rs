@@ -47,11 +47,12 @@ use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
 use crate::types::limits;
 use crate::types::proposal::Proposal;
-use crate::types::signature::Signature;
 use crate::types::vote;
 use crate::types::vote::Phase;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::Bound;
+use crate::types::vote_signature::VoteSignature;
 
 /// The row of the plug-in table.
 pub const ROW: Plugin = Plugin {
@@ -77,7 +78,7 @@ struct Noops {
     /// most `AHEAD_MAX` above the tip.
     accepted: BTreeMap<SequenceNumber, Proposal>,
     /// Latest commit vote of each replica, same range.
-    votes: BTreeMap<SequenceNumber, BTreeMap<ReplicaId, (Vote, Signature)>>,
+    votes: BTreeMap<SequenceNumber, BTreeMap<ReplicaId, (Vote, VoteSignature)>>,
     /// Last sequence number voted for since the start.
     voted: SequenceNumber,
     /// True while the short retransmission interval is armed.
@@ -260,13 +261,13 @@ impl Noops {
         let held = proposal.batches.iter().all(|b| self.pending.get(&b.id) == Some(b));
         let (tip, digest) = self.tip.extend(self.setup.chain, proposal);
         let vote = self.commit_vote(next, digest);
-        let signatures: Vec<(ReplicaId, Signature)> = self
+        let signatures: Vec<(ReplicaId, VoteSignature)> = self
             .votes
             .get(&next)
             .into_iter()
             .flatten()
             .filter(|(_, (v, _))| *v == vote)
-            .map(|(id, (_, signature))| (*id, *signature))
+            .map(|(id, (_, signature))| (*id, signature.clone()))
             .collect();
         if !held || self.window_full() || signatures.len() < self.setup.replicas.quorum() {
             return false;
@@ -354,11 +355,16 @@ fn record(proposal: &Proposal) -> LogRecord {
 }
 
 fn claims(chain: &ChainId, envelope: &Envelope) -> Result<Vec<Claim>, DecodeError> {
-    decode(&envelope.body)?;
+    let bound = match decode(&envelope.body)? {
+        Message::Proposal(proposal) => Bound::Sequence(proposal.sequence),
+        Message::Commit(vote) => vote.slot.bound(),
+        Message::Status(_) => Bound::Free,
+    };
     Ok(vec![Claim {
         replica: envelope.sender,
         text: vote::signed_text(chain, &envelope.body),
-        signature: envelope.signature,
+        bound,
+        signature: envelope.signature.clone(),
     }])
 }
 
@@ -398,6 +404,7 @@ mod tests {
     use crate::types::replica_set::ReplicaSet;
     use crate::types::signature::Algorithm;
     use crate::types::signature::PublicKey;
+    use crate::types::signature::Signature;
     use crate::types::verified::Verified;
 
     fn alone(log: Vec<LogRecord>) -> Noops {
@@ -442,7 +449,7 @@ mod tests {
         assert!(matches!(effects[0], Effect::Persist(_)), "persisted before it is sent");
         effects.clear();
         for draft in sent {
-            let signature = Signature([1; 64]);
+            let signature = Signature([1; 64]).into();
             let message = Envelope { sender: LEADER, body: draft.body, signature };
             core.step(Input::Message(Verified::by_checked_signatures(message)), &mut effects);
         }

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::types::signature::Algorithm;
 use crate::types::signature::PublicKey;
 use crate::types::signature::Signature;
+use crate::types::vote_signature::SignatureCheck;
 
 pub mod batch;
 mod calibration;
@@ -93,6 +94,12 @@ pub struct Check<'a> {
     pub message: &'a [u8],
     /// Signature.
     pub signature: &'a Signature,
+}
+
+impl<'a> From<&'a SignatureCheck> for Check<'a> {
+    fn from(check: &'a SignatureCheck) -> Self {
+        Self { key: &check.key, message: &check.text, signature: &check.signature }
+    }
 }
 
 /// A public key parsed by a library: checks one signature by the library's own rule.

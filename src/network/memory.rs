@@ -27,6 +27,7 @@ use crate::network::Message;
 use crate::network::Peer;
 use crate::network::PeerStatus;
 use crate::network::Transport;
+use crate::types::codec::Encode;
 use crate::types::ids::ReplicaId;
 use crate::types::limits;
 
@@ -287,7 +288,7 @@ impl Drop for Hub {
 
 fn size(message: &Message) -> u64 {
     let bytes = match message {
-        Message::Consensus(envelope) => envelope.body.len() + envelope.signature.0.len(),
+        Message::Consensus(envelope) => envelope.body.len() + envelope.signature.to_bytes().len(),
         Message::Batch(batch) => batch.len(),
         Message::Blocks { blocks, .. } => blocks.iter().map(bytes::Bytes::len).sum(),
         Message::BatchRequest(_) | Message::Tip { .. } | Message::BlocksRequest { .. } => 0,

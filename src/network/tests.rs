@@ -73,7 +73,7 @@ pub(crate) fn vote(number: u64) -> Message {
     Message::Consensus(Envelope {
         sender: ReplicaId(0),
         body: Bytes::copy_from_slice(&number.to_be_bytes()),
-        signature: Signature([7; 64]),
+        signature: Signature([7; 64]).into(),
     })
 }
 

@@ -49,6 +49,7 @@ use crate::pipeline::start::Pipeline;
 use crate::pipeline::start::Seat;
 use crate::signer::Signer;
 use crate::signer::embedded::EmbeddedSigner;
+use crate::signer::embedded::Mode;
 use crate::signer::remote::Place;
 use crate::signer::remote::RemoteKey;
 use crate::signer::remote::RemoteSigner;
@@ -243,7 +244,8 @@ fn embedded(
     let guard = config.node.data.join("guard");
     std::fs::create_dir_all(&guard)
         .map_err(|error| StartError(format!("cannot make {}: {error}", guard.display())))?;
-    let signer = EmbeddedSigner::start(&guard.join("slots.log"), chain, key, has_signed);
+    let signer =
+        EmbeddedSigner::start(Mode::Direct, &guard.join("slots.log"), chain, key, has_signed);
     Ok(Arc::new(signer.map_err(refused)?))
 }
 

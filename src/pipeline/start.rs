@@ -61,6 +61,7 @@ use crate::pipeline::order::wal::Recovered;
 use crate::pipeline::order::wal::Wal;
 use crate::pipeline::order::wal::WalError;
 use crate::pipeline::publish::Publisher;
+use crate::pipeline::verification::Sessions;
 use crate::pipeline::verification::Verification;
 use crate::signer::Signer;
 use crate::telemetry::metrics::Metrics;
@@ -150,6 +151,8 @@ impl Pipeline {
             plugin: parts.plugin,
             directory: parts.directory.clone(),
             pool: parts.pool.clone(),
+            sessions: Sessions::default(),
+            stable: Arc::default(),
         });
         let evidence = evidence_folder(&parts)?;
         let shared = share(&parts, &verification, evidence);
@@ -322,6 +325,7 @@ impl Driver<'_> {
             catch_up: links.catch_up,
             evidence: self.shared.evidence.clone().expect("made for every seat"),
             status: self.shared.core.clone(),
+            stable: self.verification.stable.clone(),
             metrics: self.shared.metrics.clone(),
             rounds: self.shared.rounds.clone(),
         });

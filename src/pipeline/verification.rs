@@ -6,8 +6,12 @@
 //! * batches: every transaction under the certificate of its creator, which the batch carries;
 //! * blocks of others: the quorum certificate over the header's hash.
 
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use crate::consensus::Claim;
 use crate::consensus::Envelope;
@@ -25,14 +29,15 @@ use crate::pipeline::refusal::Refusal;
 use crate::types::batch::Batch;
 use crate::types::block::Block;
 use crate::types::block::Tip;
-use crate::types::codec::Encode;
 use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
+use crate::types::ids::ReplicaId;
+use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::replica_set::ReplicaSet;
 use crate::types::transaction::Transaction;
 use crate::types::verified::Verified;
-use crate::types::vote;
+use crate::types::vote_signature::SignatureCheck;
 
 /// A lane of the pool.
 pub type Submit = fn(&VerifyPool, Vec<OwnedCheck>, Done) -> Result<(), PoolError>;
@@ -43,6 +48,27 @@ pub enum BatchFault {
     Busy,
     /// A batch that no correct validator makes.
     Invalid(String),
+}
+
+/// Session certificates whose signatures were checked, the newest few of each replica: a session
+/// signs many votes, its certificate is checked with the first.
+#[derive(Debug, Default)]
+pub struct Sessions(Mutex<BTreeMap<ReplicaId, VecDeque<SignatureCheck>>>);
+
+impl Sessions {
+    fn knows(&self, replica: ReplicaId, session: &SignatureCheck) -> bool {
+        let known = self.0.lock().expect("no holder of this lock panics");
+        known.get(&replica).is_some_and(|known| known.contains(session))
+    }
+
+    fn keep(&self, replica: ReplicaId, session: SignatureCheck) {
+        let mut known = self.0.lock().expect("no holder of this lock panics");
+        let known = known.entry(replica).or_default();
+        if known.len() == limits::SESSIONS_KNOWN_MAX {
+            known.pop_front();
+        }
+        known.push_back(session);
+    }
 }
 
 /// Checks signatures against the network's identities.
@@ -57,6 +83,10 @@ pub struct Verification {
     pub directory: Arc<Directory>,
     /// Threads that check.
     pub pool: Arc<VerifyPool>,
+    /// Session certificates that were checked.
+    pub sessions: Sessions,
+    /// Last stable checkpoint of this node, told by the consensus driver.
+    pub stable: Arc<AtomicU64>,
 }
 
 impl Verification {
@@ -113,13 +143,7 @@ impl Verification {
         }
         let certificate = &block.certificate;
         certificate.check_shape(&self.replicas).map_err(|e| e.to_string())?;
-        let text = vote::signed_text(&self.chain, &certificate.vote.to_bytes());
-        let claims = certificate.signatures.iter().map(|(replica, signature)| Claim {
-            replica: *replica,
-            text: text.clone(),
-            signature: *signature,
-        });
-        self.claims(claims.collect())
+        self.claims(Claim::of_certificate(&self.chain, certificate).collect())
     }
 
     /// Checks a peer's batch on the pool and hands it on from one of its threads.
@@ -170,17 +194,32 @@ impl Verification {
     }
 
     fn claims(&self, claims: Vec<Claim>) -> Result<(), String> {
+        let stable = SequenceNumber(self.stable.load(Ordering::Relaxed));
         let mut checks = Vec::with_capacity(claims.len());
+        let mut fresh = Vec::new();
         for claim in claims {
-            let replica = self.replicas.get(claim.replica);
-            let replica = replica.ok_or_else(|| format!("{} is no replica", claim.replica))?;
-            let key = self.pool.crypto().key(&replica.key);
-            checks.push(OwnedCheck { key, message: claim.text, signature: claim.signature });
+            let needed = claim
+                .checks(&self.chain, &self.replicas, stable)
+                .map_err(|error| format!("replica {}: {error}", claim.replica))?;
+            checks.push(self.owned(needed.own));
+            if let Some(session) = needed.session
+                && !self.sessions.knows(claim.replica, &session)
+                && !fresh.contains(&(claim.replica, session.clone()))
+            {
+                checks.push(self.owned(session.clone()));
+                fresh.push((claim.replica, session));
+            }
         }
-        match verify_group(self.pool.crypto(), &checks).all_valid() {
-            true => Ok(()),
-            false => Err("a signature does not hold".into()),
+        if !verify_group(self.pool.crypto(), &checks).all_valid() {
+            return Err("a signature does not hold".into());
         }
+        fresh.into_iter().for_each(|(replica, session)| self.sessions.keep(replica, session));
+        Ok(())
+    }
+
+    fn owned(&self, check: SignatureCheck) -> OwnedCheck {
+        let key = self.pool.crypto().key(&check.key);
+        OwnedCheck { key, message: check.text, signature: check.signature }
     }
 }
 

@@ -23,7 +23,8 @@
 //! is stable, are forgotten and refused from then on: memory and log stay bounded, and forgetting
 //! can only refuse too much, never sign twice.
 
-mod disk;
+pub mod cleared;
+pub mod disk;
 pub mod format;
 pub mod inspect;
 
@@ -38,7 +39,6 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::crypto::SigningKey;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::types::codec::Decode;
@@ -48,40 +48,18 @@ use crate::types::ids::ChainId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::signature::PublicKey;
-use crate::types::signature::Signature;
 use crate::types::vote;
 use crate::types::vote::Phase;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::SessionTerms;
 
+use cleared::ClearedToSign;
 use disk::LogFile;
 use format::Append;
 use format::HEADER_BYTES;
 use format::Header;
 use format::RECORD_BYTES;
-
-/// A text that may be signed: its slot is recorded, or no slot governs it. Only the guard makes
-/// one, and signing consumes it.
-#[derive(Debug)]
-pub struct ClearedToSign {
-    text: Bytes,
-}
-
-impl ClearedToSign {
-    /// Signs the texts that were cleared; the others keep their refusals.
-    pub fn sign_all(
-        cleared: Vec<Result<Self, SignError>>,
-        key: &dyn SigningKey,
-    ) -> Vec<Result<Signature, SignError>> {
-        let texts: Vec<&[u8]> = cleared.iter().flatten().map(|one| &one.text[..]).collect();
-        let mut signed = key.sign_many(&texts).into_iter();
-        let mut sign = || match signed.next() {
-            Some(result) => result.map_err(|error| SignError::Key { reason: error.to_string() }),
-            None => Err(SignError::Key { reason: "it returned too few signatures".to_owned() }),
-        };
-        cleared.into_iter().map(|one| one.and_then(|_| sign())).collect()
-    }
-}
 
 /// Why a guard cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -248,17 +226,39 @@ impl SlotGuard {
         Self::open(path, chain, key)
     }
 
+    /// Clears the text of a session key: at most one per first sequence number. No caller can ask
+    /// for it; whoever holds a session key signs without this guard.
+    pub fn clear_session(&mut self, terms: &SessionTerms) -> Result<ClearedToSign, SignError> {
+        let text = terms.text(&self.header.chain);
+        let request = SignRequest { slot: Some(terms.slot()), text };
+        let cleared = self.clear_checked(std::slice::from_ref(&request), |_, _| Ok(()));
+        cleared.into_iter().next().expect("one answer per request")
+    }
+
     /// Decides every request, makes all new slots durable with one sync, and only then hands out
     /// the permissions, in the order of the requests.
     pub fn clear(&mut self, requests: &[SignRequest]) -> Vec<Result<ClearedToSign, SignError>> {
+        self.clear_checked(requests, Self::check_label)
+    }
+
+    fn clear_checked(
+        &mut self,
+        requests: &[SignRequest],
+        check: impl Fn(&Self, &SignRequest) -> Result<(), SignError>,
+    ) -> Vec<Result<ClearedToSign, SignError>> {
         self.forget_old();
         let mut fresh = BTreeMap::new();
-        let decisions: Vec<_> =
-            requests.iter().map(|request| self.decide(request, &mut fresh)).collect();
+        let decisions: Vec<_> = requests
+            .iter()
+            .map(|request| {
+                check(self, request)?;
+                self.decide(request, &mut fresh)
+            })
+            .collect();
         if self.failed.is_none() && !fresh.is_empty() {
             match self.append(&fresh) {
                 Ok(()) => {
-                    self.newest = self.newest.max(fresh.keys().map(|slot| slot.sequence).max());
+                    self.newest = self.newest.max(newest_of(fresh.keys()));
                     // One by one: `append` would rebuild the whole map.
                     self.slots.extend(fresh);
                 }
@@ -277,9 +277,7 @@ impl SlotGuard {
         decisions
             .into_iter()
             .zip(requests)
-            .map(|(decision, request)| {
-                decision.map(|()| ClearedToSign { text: request.text.clone() })
-            })
+            .map(|(decision, request)| decision.map(|()| ClearedToSign::new(request)))
             .collect()
     }
 
@@ -311,9 +309,24 @@ impl SlotGuard {
         self.header.identity
     }
 
+    /// The network whose texts are signed.
+    pub fn chain(&self) -> ChainId {
+        self.header.chain
+    }
+
     /// See `create`.
     pub fn fencing_epoch(&self) -> u64 {
         self.header.fencing_epoch
+    }
+
+    /// The newest sequence number that was signed for.
+    pub fn newest(&self) -> SequenceNumber {
+        self.newest.unwrap_or_default()
+    }
+
+    /// Nothing is signed below this sequence number any more.
+    pub fn floor(&self) -> SequenceNumber {
+        self.header.floor.sequence
     }
 
     /// Slots held in memory.
@@ -341,7 +354,6 @@ impl SlotGuard {
         request: &SignRequest,
         fresh: &mut BTreeMap<Slot, Digest>,
     ) -> Result<(), SignError> {
-        self.check_label(request)?;
         let Some(slot) = request.slot else {
             return Ok(());
         };
@@ -377,19 +389,17 @@ impl SlotGuard {
         }
     }
 
-    /// A vote must come with the slot that it states, and a slot with a consensus text of this
-    /// chain: a wrong label would let two votes for one slot pass.
+    /// A vote must come with the slot that it states: a wrong label would let two votes for one
+    /// slot pass. Texts that are no consensus texts of this chain are not signed: a session's or a
+    /// bundle's would open a way around this guard.
     fn check_label(&self, request: &SignRequest) -> Result<(), SignError> {
-        let body = request.text.strip_prefix(&self.text_prefix[..]);
         let refuse = |reason| Err(SignError::Mislabelled { reason });
-        let Some(body) = body else {
-            return match request.slot {
-                Some(_) => {
-                    refuse("a slot came with a text that is no consensus text of this chain")
-                }
-                None => Ok(()),
-            };
+        let Some(body) = request.text.strip_prefix(&self.text_prefix[..]) else {
+            return refuse("the text is no consensus text of this chain");
         };
+        if request.slot.is_some_and(|slot| slot.phase == Phase::Session) {
+            return refuse("a session key is not asked for");
+        }
         match Vote::from_bytes(&request.text.slice_ref(body)) {
             Ok(vote) if request.slot != Some(vote.slot) => {
                 refuse("a vote came with another slot than it states, or with none")
@@ -431,7 +441,7 @@ impl SlotGuard {
 
     fn remember(&mut self, records: Vec<(Slot, Digest)>) -> Result<(), GuardError> {
         for (i, (slot, digest)) in records.into_iter().enumerate() {
-            self.newest = self.newest.max(Some(slot.sequence));
+            self.newest = self.newest.max(newest_of(std::iter::once(&slot)));
             if self.slots.insert(slot, digest).is_some_and(|before| before != digest) {
                 return Err(GuardError::Damaged {
                     path: self.path.clone(),
@@ -505,6 +515,11 @@ fn preallocated_len(end: u64) -> u64 {
 /// Slots of view changes have sequence 0 and are ordered by view.
 fn is_view_bound(slot: &Slot) -> bool {
     matches!(slot.phase, Phase::ViewChange | Phase::NewView)
+}
+
+/// A session is certified long before its sequence numbers come: it does not count.
+fn newest_of<'a>(slots: impl Iterator<Item = &'a Slot>) -> Option<SequenceNumber> {
+    slots.filter(|slot| slot.phase != Phase::Session).map(|slot| slot.sequence).max()
 }
 
 fn fingerprint(key: &PublicKey) -> Digest {

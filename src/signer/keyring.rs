@@ -17,12 +17,14 @@ use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
 use crate::signer::embedded::EmbeddedSigner;
-use crate::signer::guard::GuardError;
+use crate::signer::embedded::Mode;
+use crate::signer::embedded::StartError;
 use crate::signer::wire;
 use crate::signer::wire::Ask;
 use crate::signer::wire::Reply;
 use crate::types::digest::Digest;
 use crate::types::ids::ChainId;
+use crate::types::ids::SequenceNumber;
 
 /// A key as the configuration names it.
 pub struct Held {
@@ -35,10 +37,10 @@ pub struct Held {
 }
 
 /// What a key may sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Purpose {
-    /// Consensus texts of one chain; `guard` is the log's path.
-    Consensus { chain: ChainId, guard: PathBuf },
+    /// Consensus texts of one chain; `guard` is the log's path, `mode` how the key signs.
+    Consensus { chain: ChainId, guard: PathBuf, mode: Mode },
     /// TLS handshakes.
     Transport,
 }
@@ -52,8 +54,8 @@ pub enum KeyringError {
     )]
     Twice { first: String, second: String },
     /// A guard cannot be opened.
-    #[error("the guard of {name} cannot be used")]
-    Guard { name: String, source: Box<GuardError> },
+    #[error("{name} cannot be used")]
+    Guard { name: String, source: Box<StartError> },
 }
 
 /// All keys of one process.
@@ -96,6 +98,15 @@ impl Keyring {
         self.entries.values().map(|entry| &entry.held)
     }
 
+    /// The session keys of a validator that is open, and why none is certified ahead; for people.
+    pub fn sessions(
+        &self,
+        key: &Digest,
+    ) -> (Vec<(SequenceNumber, SequenceNumber, bool)>, Option<String>) {
+        let signer = self.entries.get(key).and_then(|entry| entry.signer().ok());
+        signer.map_or_else(Default::default, |signer| (signer.sessions(), signer.trouble()))
+    }
+
     /// Answers a question about keys; `None` for questions that are not.
     pub fn answer(&self, ask: &Ask) -> Option<Reply> {
         let (Ask::Open { key, .. }
@@ -132,15 +143,16 @@ impl Keyring {
 }
 
 impl Entry {
-    fn open(&self, has_signed: bool) -> Result<Arc<EmbeddedSigner>, GuardError> {
+    fn open(&self, has_signed: bool) -> Result<Arc<EmbeddedSigner>, StartError> {
         let mut signer = self.signer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(signer) = &*signer {
             return Ok(signer.clone());
         }
-        let Purpose::Consensus { chain, guard } = &self.held.purpose else {
+        let Purpose::Consensus { chain, guard, mode } = &self.held.purpose else {
             unreachable!("only validators' keys are opened");
         };
-        let opened = EmbeddedSigner::start(guard, *chain, self.held.key.clone(), has_signed)?;
+        let key = self.held.key.clone();
+        let opened = EmbeddedSigner::start(mode.clone(), guard, *chain, key, has_signed)?;
         let opened = Arc::new(opened);
         *signer = Some(opened.clone());
         Ok(opened)
@@ -174,7 +186,7 @@ impl Entry {
 
     fn answer_transport(&self, text: &[u8]) -> Result<Reply, String> {
         let name = &self.held.name;
-        if self.held.purpose != Purpose::Transport {
+        if !matches!(self.held.purpose, Purpose::Transport) {
             return Err(format!("{name} is a validator's key and signs no TLS handshake"));
         }
         if !text.starts_with(HANDSHAKE_START) {
@@ -236,7 +248,7 @@ mod tests {
         let (vote, tls) = (key(), key());
         let guard = directory.path().join("slots.log");
         let names = (wire::name_of(vote.public_key()), wire::name_of(tls.public_key()));
-        let purpose = Purpose::Consensus { chain: chain(), guard };
+        let purpose = Purpose::Consensus { chain: chain(), guard, mode: Mode::Direct };
         let keyring = Keyring::new(vec![
             Held { name: "vote".into(), key: vote, purpose },
             Held { name: "tls".into(), key: tls, purpose: Purpose::Transport },
@@ -266,7 +278,7 @@ mod tests {
         let key = key();
         let name = wire::name_of(key.public_key());
         let guard = directory.path().join("slots.log");
-        let purpose = Purpose::Consensus { chain: chain(), guard };
+        let purpose = Purpose::Consensus { chain: chain(), guard, mode: Mode::Direct };
         let held = || Held { name: "a".into(), key: key.clone(), purpose: purpose.clone() };
         assert!(matches!(Keyring::new(vec![held(), held()]), Err(KeyringError::Twice { .. })));
         let keyring = Keyring::new(vec![held()]).unwrap();

@@ -6,7 +6,7 @@
 //! make.
 //!
 //! ```text
-//! SignRequest -> SlotGuard::clear (append, one sync) -> ClearedToSign -> key -> Signature
+//! SignRequest -> SlotGuard::clear (append, one sync) -> ClearedToSign -> key -> VoteSignature
 //! ```
 //!
 //! `embedded` runs this inside the node; with `obelisk signer` it is a process of its own, which
@@ -21,14 +21,15 @@ pub mod keyring;
 pub mod queue;
 pub mod remote;
 pub mod server;
+pub mod sessions;
 pub mod socket;
 pub mod wire;
 
 use bytes::Bytes;
 
+use crate::signer::guard::cleared::Signed;
 use crate::types::ids::SequenceNumber;
 use crate::types::signature::PublicKey;
-use crate::types::signature::Signature;
 use crate::types::vote::Slot;
 
 /// One text to sign.
@@ -67,7 +68,7 @@ pub enum SignError {
 pub trait Signer: Send + Sync {
     /// Signs all requests with one durable guard record for the lot, in order. A conflict on one
     /// refuses that one only.
-    fn sign(&self, requests: &[SignRequest]) -> Vec<Result<Signature, SignError>>;
+    fn sign(&self, requests: &[SignRequest]) -> Signed;
 
     /// The key that checks the signatures.
     fn public_key(&self) -> &PublicKey;

@@ -30,6 +30,7 @@ use crate::crypto::SigningKey;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
+use crate::signer::guard::cleared::Signed;
 use crate::signer::socket;
 use crate::signer::wire;
 use crate::signer::wire::Ask;
@@ -131,7 +132,7 @@ impl RemoteSigner {
 }
 
 impl Signer for RemoteSigner {
-    fn sign(&self, requests: &[SignRequest]) -> Vec<Result<Signature, SignError>> {
+    fn sign(&self, requests: &[SignRequest]) -> Signed {
         if requests.is_empty() {
             return Vec::new();
         }

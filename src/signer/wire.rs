@@ -11,7 +11,7 @@
 //! reply     what u8 | fields
 //!   0 refused    string                                    the request as a whole
 //!   1 opened     identity 16 | fencing epoch u64
-//!   2 signed     list of { 0 | signature 64, or tag and reason }
+//!   2 signed     list of { 0 | vote signature, or tag and reason }
 //!   3 forgotten
 //!   4 signature  64
 //!   5 status     bytes                                     JSON
@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 use crate::signer::SignError;
 use crate::signer::SignRequest;
+use crate::signer::guard::cleared::Signed;
 use crate::types::codec::Decode;
 use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
@@ -41,6 +42,7 @@ use crate::types::limits;
 use crate::types::signature::PublicKey;
 use crate::types::signature::Signature;
 use crate::types::vote::Slot;
+use crate::types::vote_signature::VoteSignature;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub enum Reply {
     /// The guard is open.
     Opened { identity: [u8; 16], fencing_epoch: u64 },
     /// One result per text.
-    Signed(Vec<Result<Signature, SignError>>),
+    Signed(Signed),
     /// The slots are forgotten.
     Forgotten,
     /// A signature of a transport key.
@@ -250,7 +252,7 @@ impl Decode for Reply {
     }
 }
 
-fn encode_result(result: &Result<Signature, SignError>, w: &mut Writer) {
+fn encode_result(result: &Result<VoteSignature, SignError>, w: &mut Writer) {
     match result {
         Ok(signature) => {
             w.u8(0);
@@ -277,9 +279,9 @@ fn encode_result(result: &Result<Signature, SignError>, w: &mut Writer) {
     }
 }
 
-fn decode_result(r: &mut Reader<'_>) -> Result<Result<Signature, SignError>, DecodeError> {
+fn decode_result(r: &mut Reader<'_>) -> Result<Result<VoteSignature, SignError>, DecodeError> {
     Ok(match r.u8("result")? {
-        0 => Ok(Signature::decode(r)?),
+        0 => Ok(VoteSignature::decode(r)?),
         1 => Err(SignError::Conflict { slot: Slot::decode(r)? }),
         2 => {
             Err(SignError::Forgotten { slot: Slot::decode(r)?, floor: SequenceNumber::decode(r)? })
@@ -359,7 +361,7 @@ mod tests {
             Reply::Refused("no such key".into()),
             Reply::Opened { identity: [3; 16], fencing_epoch: 5 },
             Reply::Signed(vec![
-                Ok(Signature([6; 64])),
+                Ok(Signature([6; 64]).into()),
                 Err(SignError::Conflict { slot: slot() }),
                 Err(SignError::Forgotten { slot: slot(), floor }),
                 Err(SignError::Mislabelled { reason: "slot and text contradict each other" }),

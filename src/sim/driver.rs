@@ -362,7 +362,7 @@ impl Cluster<'_> {
             plugin: self.plugin,
         };
         let signed = |claim: &Claim| self.keys.verify(claim.replica, &claim.text, &claim.signature);
-        let judged = judge.judge(&bytes, |_, claim| signed(claim));
+        let judged = judge.judge(&bytes, signed);
         let valid = judged.as_ref() == Ok(evidence);
         self.checker.on_accuse(id, evidence, valid);
         self.evidence.push(bytes);
@@ -406,7 +406,7 @@ impl Cluster<'_> {
 
 /// A number that stands for the message in the trace hash.
 pub(super) fn content(wire: &Wire) -> u64 {
-    let bytes = wire.envelope.signature.0;
+    let bytes = wire.envelope.signature.plain().0;
     u64::from_be_bytes([
         bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
     ])

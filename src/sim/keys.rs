@@ -11,6 +11,7 @@ use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::signature::Signature;
 use crate::types::vote::Slot;
+use crate::types::vote_signature::VoteSignature;
 
 /// The signing keys of all replicas.
 #[derive(Clone, Debug)]
@@ -34,16 +35,16 @@ impl Keys {
     }
 
     /// The signature of `replica` under `text`.
-    pub fn sign(&self, replica: ReplicaId, text: &[u8]) -> Signature {
+    pub fn sign(&self, replica: ReplicaId, text: &[u8]) -> VoteSignature {
         let mut bytes = [0; 64];
         for (lane, part) in LANES.iter().zip(bytes.chunks_exact_mut(8)) {
             part.copy_from_slice(&self.lane(*lane, replica, text).to_be_bytes());
         }
-        Signature(bytes)
+        Signature(bytes).into()
     }
 
     /// Whether `signature` is that of `replica` under `text`.
-    pub fn verify(&self, replica: ReplicaId, text: &[u8], signature: &Signature) -> bool {
+    pub fn verify(&self, replica: ReplicaId, text: &[u8], signature: &VoteSignature) -> bool {
         self.sign(replica, text) == *signature
     }
 

@@ -19,9 +19,9 @@ use crate::types::ids::BatchId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
-use crate::types::signature::Signature;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::VoteSignature;
 
 /// A message that waits for its step to be durable.
 pub struct Outgoing {
@@ -46,7 +46,7 @@ pub struct Node {
     /// Votes a persona has cast besides those of its core.
     pub echoed: BTreeSet<Vote>,
     /// Messages a persona keeps to itself for good.
-    pub withheld: BTreeSet<Signature>,
+    pub withheld: BTreeSet<VoteSignature>,
     /// The state machine; absent while the replica is down.
     pub core: Option<Box<dyn Core>>,
     /// Number of starts: events of an earlier life are dropped.

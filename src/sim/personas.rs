@@ -34,7 +34,7 @@ impl Cluster<'_> {
         self.nodes[at].remember(&outgoing.wire.envelope);
         match self.nodes[at].persona {
             Some(Persona::SilentPrimary) if phase == Some(Phase::PrePrepare) => {
-                self.nodes[at].withheld.insert(outgoing.wire.envelope.signature);
+                self.nodes[at].withheld.insert(outgoing.wire.envelope.signature.clone());
                 self.loop_back(at, &outgoing.wire);
             }
             Some(Persona::SilentPrimary)

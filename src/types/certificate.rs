@@ -1,7 +1,7 @@
 //! Quorum certificates: proof that a quorum of replicas made one statement.
 //!
 //! ```text
-//! certificate  vote 57 | signatures u32 x (replica u16 | signature 64), replicas strictly ascending
+//! certificate  vote 57 | signatures u32 x (replica u16 | vote signature), replicas strictly ascending
 //! ```
 //!
 //! "Certificate" alone means X.509 in this project; this is always `QuorumCertificate`.
@@ -16,8 +16,8 @@ use crate::types::codec::Writer;
 use crate::types::ids::ReplicaId;
 use crate::types::limits;
 use crate::types::replica_set::ReplicaSet;
-use crate::types::signature::Signature;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::VoteSignature;
 
 /// A vote with the signatures of those who cast it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct QuorumCertificate {
     /// The common statement.
     pub vote: Vote,
     /// Who signed it, replicas strictly ascending.
-    pub signatures: Vec<(ReplicaId, Signature)>,
+    pub signatures: Vec<(ReplicaId, VoteSignature)>,
 }
 
 impl QuorumCertificate {
@@ -64,7 +64,7 @@ impl Decode for QuorumCertificate {
         let vote = Vote::decode(r)?;
         let count = r.count("certificate signatures", limits::REPLICAS_MAX)?;
         let signatures = (0..count)
-            .map(|_| Ok((ReplicaId::decode(r)?, Signature::decode(r)?)))
+            .map(|_| Ok((ReplicaId::decode(r)?, VoteSignature::decode(r)?)))
             .collect::<Result<Vec<_>, DecodeError>>()?;
         if signatures.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return Err(DecodeError::Invalid {

@@ -2,7 +2,6 @@
 //! it, clients check it (`client::verify`).
 //!
 //! ```text
-//! path          index u32 | count u32 | siblings u32 x 32
 //! transaction   "obelisk.tx-proof.1" | transaction | header bytes (u32) | certificate
 //!               | path in batch | path in block
 //! receipt       "obelisk.receipt-proof.1" | receipt | path in result
@@ -27,7 +26,7 @@ use crate::types::digest::Digest;
 use crate::types::ids::BlockHash;
 use crate::types::ids::Height;
 use crate::types::limits;
-use crate::types::merkle;
+use crate::types::merkle::Path;
 use crate::types::receipt::BlockResult;
 use crate::types::receipt::Receipt;
 use crate::types::transaction::Transaction;
@@ -35,17 +34,6 @@ use crate::types::transaction::Transaction;
 const TRANSACTION_TAG: &[u8] = b"obelisk.tx-proof.1";
 const RECEIPT_TAG: &[u8] = b"obelisk.receipt-proof.1";
 const CHECKPOINT_TAG: &[u8] = b"obelisk.checkpoint-proof.1";
-
-/// A leaf's place in a Merkle tree and the siblings up to the root.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path {
-    /// Position of the leaf, from 0.
-    pub index: u32,
-    /// Leaves of the tree.
-    pub count: u32,
-    /// Siblings, from the leaf up.
-    pub siblings: Vec<Digest>,
-}
 
 /// Evidence that a transaction is in a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,25 +74,6 @@ pub struct CheckpointProof {
     pub certificate: QuorumCertificate,
 }
 
-impl Path {
-    /// The path of leaf `index` among `leaves`.
-    pub fn among(leaves: &[Digest], index: usize) -> Self {
-        Self {
-            index: u32::try_from(index).expect("leaves stay below the limits of a block"),
-            count: u32::try_from(leaves.len()).expect("leaves stay below the limits of a block"),
-            siblings: merkle::proof(leaves, index),
-        }
-    }
-
-    /// The root this path leads to from `item`; `None` where the parts do not fit.
-    pub fn root_of(&self, item: &Digest) -> Option<Digest> {
-        if self.siblings.len() > PATH_SIBLINGS_MAX {
-            return None;
-        }
-        merkle::fold(item, self.index as usize, self.count as usize, &self.siblings)
-    }
-}
-
 impl TransactionProof {
     /// Evidence for the transaction at `index` of `block`, counted over all batches; `None` where
     /// the block has fewer.
@@ -137,24 +106,6 @@ impl ReceiptProof {
         let receipt = result.receipts.get(index as usize)?.clone();
         let leaves: Vec<Digest> = result.receipts.iter().map(Receipt::digest).collect();
         Some(Self { receipt, in_result: Path::among(&leaves, index as usize) })
-    }
-}
-
-impl Encode for Path {
-    fn encode(&self, w: &mut Writer) {
-        w.u32(self.index);
-        w.u32(self.count);
-        w.list(&self.siblings);
-    }
-}
-
-impl Decode for Path {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            index: r.u32("path index")?,
-            count: r.u32("path count")?,
-            siblings: r.list("path siblings", PATH_SIBLINGS_MAX)?,
-        })
     }
 }
 
@@ -233,6 +184,4 @@ fn tag(r: &mut Reader<'_>, tag: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
-/// A path has at most as many siblings as the count of leaves has bits.
-const PATH_SIBLINGS_MAX: usize = u32::BITS as usize;
 const HEADER_BYTES_MAX: usize = 256 + 32 * limits::BLOCK_BATCHES_MAX;

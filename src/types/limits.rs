@@ -39,8 +39,22 @@ pub const BLOCK_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const REPLICAS_MAX: usize = 100;
 /// P. Organisations of one network.
 pub const ORGANISATIONS_MAX: usize = 100;
-/// P. Encoded consensus message, bytes: a new-view of 100 replicas with full windows fits.
-pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// P. Texts that one signature of a bundle stands for; a power of two.
+pub const BUNDLE_TEXTS_MAX: usize = 64;
+/// Session certificates of one replica that a node remembers having checked: the present one, the
+/// next, and two of an overlap.
+pub const SESSIONS_KNOWN_MAX: usize = 4;
+/// Sequence numbers of one session key, unless configured: an hour at 580 blocks a second.
+pub const SESSION_SEQUENCES: u64 = 2_097_152;
+/// A session is at least a few windows long, so that the next one can be certified meanwhile.
+pub const SESSION_SEQUENCES_MIN: u64 = 4 * WINDOW_MAX;
+/// The longest session.
+pub const SESSION_SEQUENCES_MAX: u64 = 1 << 32;
+/// Lost session keys in a row that are passed over.
+pub const SESSION_ATTEMPTS_MAX: usize = 16;
+/// P. Encoded consensus message, bytes: a new-view of 100 replicas with a window of one checkpoint
+/// interval fits, whatever way its votes are signed.
+pub const CONSENSUS_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// P. Sequence numbers between the low and the high watermark.
 pub const WINDOW_MAX: u64 = 256;
 

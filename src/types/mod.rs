@@ -31,3 +31,4 @@ pub mod signature;
 pub mod transaction;
 pub mod verified;
 pub mod vote;
+pub mod vote_signature;

@@ -41,6 +41,8 @@ pub enum Phase {
     ViewChange = 5,
     /// The new primary's start of a view; sequence 0.
     NewView = 6,
+    /// A session key for the sequence numbers from this one on (`vote_signature`); view 0.
+    Session = 7,
 }
 
 impl Phase {
@@ -53,6 +55,7 @@ impl Phase {
             Self::Checkpoint,
             Self::ViewChange,
             Self::NewView,
+            Self::Session,
         ]
         .into_iter()
         .find(|p| *p as u8 == number)

@@ -49,6 +49,7 @@ use obelisk::pipeline::start::Parts;
 use obelisk::pipeline::start::Pipeline;
 use obelisk::pipeline::start::Seat;
 use obelisk::signer::embedded::EmbeddedSigner;
+use obelisk::signer::embedded::Mode;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::telemetry::metrics::Metrics;
 use obelisk::types::ids::ReplicaId;
@@ -298,7 +299,8 @@ fn pipeline(
     let validator = Msp::load(&consortium.of_role(Role::Validator).next().unwrap().folder).unwrap();
     let key = validator.enrolment.signing_key(crypto).unwrap();
     let guard = folder.join("slots.log");
-    let signer = EmbeddedSigner::start(&guard, genesis.chain_id(), key, false).unwrap();
+    let signer =
+        EmbeddedSigner::start(Mode::Direct, &guard, genesis.chain_id(), key, false).unwrap();
     let options = Options { parameters: genesis.parameters, ..Options::default() };
     let pool = PoolConfig { threads: 1, cores: Vec::new() };
     let transport = hub.transport(0);

@@ -22,6 +22,7 @@ use obelisk::crypto::SigningKey;
 use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::embedded::EmbeddedSigner;
+use obelisk::signer::embedded::Mode;
 use obelisk::types::batch::BatchRef;
 use obelisk::types::block::Tip;
 use obelisk::types::digest::Digest;
@@ -84,8 +85,14 @@ impl Replicas {
         let tip = Tip::genesis(chain, genesis.time_ms);
         let replica = |(i, key): (usize, &Arc<dyn SigningKey>)| Replica {
             core: Some(core(genesis, i, tip, Vec::new())),
-            signer: EmbeddedSigner::start(&guard_path(dir, i), chain, key.clone(), false)
-                .expect("a new guard"),
+            signer: EmbeddedSigner::start(
+                Mode::Direct,
+                &guard_path(dir, i),
+                chain,
+                key.clone(),
+                false,
+            )
+            .expect("a new guard"),
             deaf: false,
             delivered: VecDeque::new(),
         };

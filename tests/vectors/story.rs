@@ -425,7 +425,7 @@ fn proofs(ledger: &Ledger, sent: &[Envelope], files: &mut Files) {
     let signatures: BTreeMap<ReplicaId, _> = sent
         .iter()
         .filter(|envelope| envelope.body == vote.to_bytes())
-        .map(|envelope| (envelope.sender, envelope.signature))
+        .map(|envelope| (envelope.sender, envelope.signature.clone()))
         .collect();
     let signatures = signatures.into_iter().take(3).collect();
     let checkpoint = CheckpointProof {
@@ -460,7 +460,7 @@ fn evidence() -> Bytes {
         let slot = slot(Phase::Prepare, 3, 9);
         let body = Vote { slot, digest: Digest([byte; 32]) }.to_bytes();
         let signature = key.sign(&vote::signed_text(&chain, &body)).expect("signed");
-        Envelope { sender: culprit, body, signature }
+        Envelope { sender: culprit, body, signature: signature.into() }
     });
     let evidence = Evidence { culprit, offence: "", messages: messages.to_vec() };
     Accusation::of(chain, &evidence).to_bytes()

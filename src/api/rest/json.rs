@@ -331,8 +331,8 @@ pub struct PathBody {
     siblings: Vec<String>,
 }
 
-impl From<&crate::types::evidence::Path> for PathBody {
-    fn from(path: &crate::types::evidence::Path) -> Self {
+impl From<&crate::types::merkle::Path> for PathBody {
+    fn from(path: &crate::types::merkle::Path) -> Self {
         let siblings = path.siblings.iter().map(Digest::to_string).collect();
         Self { index: path.index, count: path.count, siblings }
     }

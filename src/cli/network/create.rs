@@ -278,11 +278,11 @@ fn hand_over(
     };
     let config = SignerConfig {
         signer: ProcessSection::new(Path::new(SIGNER)),
-        validator: vec![ValidatorSection {
-            name: format!("{}/{}", validator.organisation, validator.name),
-            genesis: PathBuf::from("../genesis.bin"),
+        validator: vec![ValidatorSection::new(
+            format!("{}/{}", validator.organisation, validator.name),
+            PathBuf::from("../genesis.bin"),
             key,
-        }],
+        )],
         tls: Vec::new(),
         token,
         log: LogSection::default(),

@@ -8,6 +8,7 @@ use super::*;
 use crate::types::batch::Batch;
 use crate::types::block::Tip;
 use crate::types::codec::Decode;
+use crate::types::codec::Encode;
 use crate::types::genesis::ChainParameters;
 use crate::types::ids::CertificateId;
 use crate::types::ids::Epoch;
@@ -26,6 +27,7 @@ use crate::types::transaction::Payload;
 use crate::types::transaction::Transaction;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
+use crate::types::vote::signed_text;
 
 fn key(i: u8) -> ed25519_zebra::SigningKey {
     ed25519_zebra::SigningKey::from([i + 1; 32])
@@ -66,7 +68,7 @@ fn certificate(phase: Phase, digest: Digest, signers: &[u8]) -> QuorumCertificat
     let text = signed_text(&genesis().chain_id(), &vote.to_bytes());
     let signatures = signers
         .iter()
-        .map(|i| (ReplicaId(u16::from(*i)), Signature(key(*i).sign(&text).to_bytes())))
+        .map(|i| (ReplicaId(u16::from(*i)), Signature(key(*i).sign(&text).to_bytes()).into()))
         .collect();
     QuorumCertificate { vote, signatures }
 }
@@ -134,7 +136,9 @@ fn certificates_are_refused_for_each_fault() {
     let few = certificate(Phase::Commit, hash, &[0, 1]);
     assert!(matches!(check(&few), Err(ProofError::Certificate(_))));
     let mut forged = block.certificate.clone();
-    forged.signatures[1].1.0[7] ^= 1;
+    let mut bytes = *forged.signatures[1].1.plain();
+    bytes.0[7] ^= 1;
+    forged.signatures[1].1 = bytes.into();
     assert_eq!(check(&forged), Err(ProofError::Signature(ReplicaId(1))));
     let other = certificate(Phase::Prepare, hash, &[0, 1, 2]);
     assert!(matches!(check(&other), Err(ProofError::OtherPhase { .. })));

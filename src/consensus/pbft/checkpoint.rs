@@ -120,7 +120,7 @@ impl Pbft {
             }
             return;
         }
-        let signature = envelope.signature;
+        let signature = envelope.signature.clone();
         votes.insert(sender, Cast { view: View(0), digest: vote.digest, signature });
         if let Some(proof) = log::certificate(votes, vote, self.replicas.quorum()) {
             self.learn_stable(proof, effects);

@@ -34,9 +34,9 @@ use crate::types::ids::View;
 use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::replica_set::ReplicaSet;
-use crate::types::signature::Signature;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::VoteSignature;
 
 /// One replica's vote; phase and sequence number are those of the table it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Cast {
     /// What it states.
     pub digest: Digest,
     /// Over the vote.
-    pub signature: Signature,
+    pub signature: VoteSignature,
 }
 
 /// The proposal of a sequence number in the current view.
@@ -242,7 +242,7 @@ impl Cast {
 
     /// The message that carried the vote.
     pub fn envelope(&self, sender: ReplicaId, slot: Slot) -> Envelope {
-        Envelope { sender, body: self.vote(slot).to_bytes(), signature: self.signature }
+        Envelope { sender, body: self.vote(slot).to_bytes(), signature: self.signature.clone() }
     }
 }
 
@@ -251,11 +251,11 @@ pub fn supporters<'a>(
     votes: &'a BTreeMap<ReplicaId, Cast>,
     view: View,
     digest: &'a Digest,
-) -> impl Iterator<Item = (ReplicaId, Signature)> + 'a {
+) -> impl Iterator<Item = (ReplicaId, VoteSignature)> + 'a {
     votes
         .iter()
         .filter(move |(_, c)| c.view == view && c.digest == *digest)
-        .map(|(id, c)| (*id, c.signature))
+        .map(|(id, c)| (*id, c.signature.clone()))
 }
 
 /// The certificate that the votes for `vote` form, if they are a quorum.
@@ -284,7 +284,7 @@ pub fn fitting_window(parameters: &ChainParameters, replicas: &ReplicaSet) -> u6
 /// Vote and count.
 const CERTIFICATE_HEAD_BYTES: usize = 57 + 4;
 /// Replica and signature.
-const SIGNATURE_BYTES: usize = 2 + 64;
+const SIGNATURE_BYTES: usize = 2 + VoteSignature::BYTES_MAX;
 /// View, sequence number, time and count.
 const PROPOSAL_HEAD_BYTES: usize = 8 + 8 + 8 + 4;
 /// Id, author, transactions, bytes and root.

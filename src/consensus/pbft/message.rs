@@ -39,10 +39,11 @@ use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
 use crate::types::limits;
 use crate::types::proposal::Proposal;
-use crate::types::signature::Signature;
 use crate::types::vote;
 use crate::types::vote::Phase;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::Bound;
+use crate::types::vote_signature::VoteSignature;
 
 /// What the body of an envelope says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,16 @@ impl ViewChange {
 }
 
 impl Message {
+    /// What it speaks for.
+    fn bound(&self) -> Bound {
+        match self {
+            Self::Vote(vote) => vote.slot.bound(),
+            Self::PrePrepare { proposal, .. } => Bound::Sequence(proposal.sequence),
+            Self::ViewChange(_) | Self::NewView(_) => Bound::View,
+            Self::Status(_) | Self::Stable(_) | Self::Committed { .. } => Bound::Free,
+        }
+    }
+
     /// The body that is signed.
     pub fn to_body(&self, epoch: Epoch) -> Bytes {
         let mut w = Writer::with_capacity(256);
@@ -199,13 +210,13 @@ impl Message {
 pub fn claims(chain: &ChainId, envelope: &Envelope) -> Result<Vec<Claim>, DecodeError> {
     let (_, message) = Message::from_body(&envelope.body)?;
     let mut claims = Claims { chain, seen: BTreeSet::new(), list: Vec::new() };
-    claims.add(envelope.sender, &envelope.body, envelope.signature);
+    claims.add(envelope, message.bound());
     match &message {
         Message::Vote(_) | Message::PrePrepare { .. } | Message::Status(_) => {}
         Message::ViewChange(view_change) => claims.add_view_change(view_change),
         Message::NewView(new_view) => {
             for (envelope, view_change) in &new_view.view_changes {
-                claims.add(envelope.sender, &envelope.body, envelope.signature);
+                claims.add(envelope, Bound::View);
                 claims.add_view_change(view_change);
             }
         }
@@ -219,25 +230,31 @@ pub fn claims(chain: &ChainId, envelope: &Envelope) -> Result<Vec<Claim>, Decode
 /// Collects claims; certificates that several view-changes share are listed once.
 struct Claims<'a> {
     chain: &'a ChainId,
-    seen: BTreeSet<(ReplicaId, Signature, Digest)>,
+    seen: BTreeSet<(ReplicaId, VoteSignature, Digest)>,
     list: Vec<Claim>,
 }
 
 impl Claims<'_> {
-    fn add(&mut self, replica: ReplicaId, body: &[u8], signature: Signature) {
-        self.add_text(replica, vote::signed_text(self.chain, body), signature);
+    fn add(&mut self, envelope: &Envelope, bound: Bound) {
+        let text = vote::signed_text(self.chain, &envelope.body);
+        self.add_claim(Claim {
+            replica: envelope.sender,
+            text,
+            bound,
+            signature: envelope.signature.clone(),
+        });
     }
 
-    fn add_text(&mut self, replica: ReplicaId, text: Bytes, signature: Signature) {
-        if self.seen.insert((replica, signature, Digest::of(&[&text]))) {
-            self.list.push(Claim { replica, text, signature });
+    fn add_claim(&mut self, claim: Claim) {
+        let text = Digest::of(&[&claim.text]);
+        if self.seen.insert((claim.replica, claim.signature.clone(), text)) {
+            self.list.push(claim);
         }
     }
 
     fn add_certificate(&mut self, certificate: &QuorumCertificate) {
-        let text = vote::signed_text(self.chain, &certificate.vote.to_bytes());
-        for (replica, signature) in &certificate.signatures {
-            self.add_text(*replica, text.clone(), *signature);
+        for claim in Claim::of_certificate(self.chain, certificate) {
+            self.add_claim(claim);
         }
     }
 

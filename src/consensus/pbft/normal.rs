@@ -107,7 +107,7 @@ impl Pbft {
             }
             return;
         }
-        let signature = envelope.signature;
+        let signature = envelope.signature.clone();
         votes.insert(sender, Cast { view: slot.view, digest: vote.digest, signature });
         self.check_prepared(slot.sequence);
         self.commit_again(slot.sequence, effects);

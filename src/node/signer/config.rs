@@ -11,6 +11,7 @@
 //! name = "org1/validator"
 //! genesis = "../genesis.bin"
 //! key = { file = "signer/validator.pem" }
+//! mode = "direct"               # or "delegated", "strict"
 //!
 //! [[tls]]
 //! name = "org1/validator/tls"
@@ -36,6 +37,7 @@ use crate::node::config::LogSection;
 use crate::node::config::parsed;
 use crate::node::config::text_of;
 use crate::types::limits;
+use crate::types::signature::Algorithm;
 
 /// A signer's configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,8 +86,29 @@ pub struct ValidatorSection {
     pub name: String,
     /// The network's genesis document: votes of its chain are signed, no others.
     pub genesis: PathBuf,
+    /// How its key signs: `direct`, `delegated` or `strict`; empty: `delegated` for a key on a
+    /// token, `direct` for one in a file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+    /// Sequence numbers of one session, where the mode is `delegated`.
+    #[serde(default = "session_sequences", skip_serializing_if = "is_usual_session")]
+    pub session_sequences: u64,
+    /// Algorithm of the session keys.
+    #[serde(default = "session_algorithm", skip_serializing_if = "is_usual_algorithm")]
+    pub session_algorithm: String,
     /// The key.
     pub key: KeySection,
+}
+
+/// The ways of `ValidatorSection::mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigningMode {
+    /// The key signs each vote.
+    Direct,
+    /// The key certifies session keys, which sign.
+    Delegated,
+    /// The key signs bundles of votes.
+    Strict,
 }
 
 /// A TLS key.
@@ -239,6 +262,48 @@ impl KeySection {
     }
 }
 
+impl ValidatorSection {
+    /// A key that signs in the way that suits its place.
+    pub fn new(name: String, genesis: PathBuf, key: KeySection) -> Self {
+        Self {
+            name,
+            genesis,
+            mode: String::new(),
+            session_sequences: session_sequences(),
+            session_algorithm: session_algorithm(),
+            key,
+        }
+    }
+
+    /// How its key signs; the section was checked.
+    pub fn signing_mode(&self) -> SigningMode {
+        match self.mode.as_str() {
+            "direct" => SigningMode::Direct,
+            "delegated" => SigningMode::Delegated,
+            "strict" => SigningMode::Strict,
+            _ if self.key.is_on_token() => SigningMode::Delegated,
+            _ => SigningMode::Direct,
+        }
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if !matches!(self.mode.as_str(), "" | "direct" | "delegated" | "strict") {
+            let reason = format!("{:?} is none of direct, delegated and strict", self.mode);
+            return Err(("validator.mode", reason));
+        }
+        let lengths = limits::SESSION_SEQUENCES_MIN..=limits::SESSION_SEQUENCES_MAX;
+        if !lengths.contains(&self.session_sequences) {
+            let reason = format!("must be {} to {}", lengths.start(), lengths.end());
+            return Err(("validator.session_sequences", reason));
+        }
+        if Algorithm::from_name(&self.session_algorithm).is_none() {
+            let reason = format!("{:?} is neither ed25519 nor p256", self.session_algorithm);
+            return Err(("validator.session_algorithm", reason));
+        }
+        Ok(())
+    }
+}
+
 impl TokenSection {
     fn check(&self) -> Result<(), (&'static str, String)> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -326,6 +391,7 @@ impl SignerConfig {
                 let reason = format!("{name:?} is not organisation/name");
                 return refuse("validator.name", reason);
             }
+            section.check().or_else(|(key, reason)| refuse(key, reason))?;
             if self.validator[..i].iter().any(|other| other.name == *name) {
                 return refuse("validator.name", format!("two validators are called {name:?}"));
             }
@@ -348,6 +414,22 @@ impl SignerConfig {
         }
         Ok(())
     }
+}
+
+fn session_sequences() -> u64 {
+    limits::SESSION_SEQUENCES
+}
+
+fn is_usual_session(length: &u64) -> bool {
+    *length == session_sequences()
+}
+
+fn session_algorithm() -> String {
+    Algorithm::Ed25519.name().to_owned()
+}
+
+fn is_usual_algorithm(name: &str) -> bool {
+    name == Algorithm::Ed25519.name()
 }
 
 fn workers() -> usize {
@@ -403,6 +485,9 @@ mod tests {
             ("pin = \"pin\"", "pni = \"pin\"", "did you mean `pin`"),
             ("name = \"hsm\"", "name = \"../hsm\"", "plain word"),
             ("org1/validator", "../validator", "organisation/name"),
+            ("genesis =", "mode = \"fast\"\ngenesis =", "none of direct"),
+            ("genesis =", "session_sequences = 3\ngenesis =", "must be 1024"),
+            ("genesis =", "session_algorithm = \"rsa\"\ngenesis =", "neither ed25519"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let text = GOOD.replace(from, to);

@@ -27,12 +27,16 @@ use crate::membership::consortium::read_genesis;
 use crate::membership::msp;
 use crate::node::signer::config::KeySection;
 use crate::node::signer::config::SignerConfig;
+use crate::node::signer::config::SigningMode;
 use crate::node::users;
+use crate::signer::embedded::Mode;
 use crate::signer::keyring::Held;
 use crate::signer::keyring::Keyring;
 use crate::signer::keyring::Purpose;
 use crate::signer::server;
+use crate::signer::sessions::SessionPlan;
 use crate::signer::socket;
+use crate::signer::wire;
 use crate::telemetry::signer::SignerMetrics;
 use crate::types::signature::Algorithm;
 
@@ -65,7 +69,7 @@ pub fn run(
     // Before anything else: no secret of this process may end in a core file.
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
         .map_err(|errno| SignerStartError::Refused(format!("cannot forbid core files: {errno}")))?;
-    let crypto = Crypto::new(&Routing::default()).map_err(refused)?;
+    let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(refused)?);
     crypto.install_hash();
     let group = users::group_id_of(&config.signer.group)
         .map_err(|reason| SignerStartError::Refused(format!("signer.group: {reason}")))?;
@@ -99,7 +103,7 @@ pub fn run(
 
 fn keys(
     config: &SignerConfig,
-    crypto: &Crypto,
+    crypto: &Arc<Crypto>,
     tokens: &Tokens,
 ) -> Result<Vec<Held>, SignerStartError> {
     let mut held = Vec::new();
@@ -113,8 +117,20 @@ fn keys(
                 section.name, genesis.network
             )));
         }
-        let purpose =
-            Purpose::Consensus { chain: genesis.chain_id(), guard: guard(config, &section.name) };
+        let guard = guard(config, &section.name);
+        let mode = match section.signing_mode() {
+            SigningMode::Direct => Mode::Direct,
+            SigningMode::Strict => Mode::Strict,
+            SigningMode::Delegated => Mode::Delegated(SessionPlan {
+                folder: guard.with_extension("sessions"),
+                epoch: genesis.replicas.epoch(),
+                length: section.session_sequences,
+                algorithm: Algorithm::from_name(&section.session_algorithm)
+                    .expect("the configuration was checked"),
+                crypto: crypto.clone(),
+            }),
+        };
+        let purpose = Purpose::Consensus { chain: genesis.chain_id(), guard, mode };
         held.push(Held { name: section.name.clone(), key, purpose });
     }
     for section in &config.tls {
@@ -226,11 +242,20 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
                 Purpose::Consensus { .. } => "votes",
                 Purpose::Transport => "tls",
             };
+            let (sessions, trouble) = keyring.sessions(&wire::name_of(key));
+            let sessions: Vec<_> = sessions
+                .into_iter()
+                .map(|(first, last, certified)| {
+                    json!({ "first": first.0, "last": last.0, "certified": certified })
+                })
+                .collect();
             json!({
                 "name": held.name,
                 "purpose": purpose,
                 "algorithm": key.algorithm().name(),
                 "public_key": hex::encode(key.as_bytes()),
+                "sessions": sessions,
+                "trouble": trouble,
             })
         })
         .collect();

@@ -140,7 +140,8 @@ mod tests {
     fn piece(culprit: u16, number: usize, len: usize) -> Evidence {
         let culprit = ReplicaId(culprit);
         let body = Bytes::from([vec![0; len], number.to_be_bytes().to_vec()].concat());
-        let messages = vec![Envelope { sender: culprit, body, signature: Signature([1; 64]) }];
+        let messages =
+            vec![Envelope { sender: culprit, body, signature: Signature([1; 64]).into() }];
         Evidence { culprit, offence: "test", messages }
     }
 

@@ -79,10 +79,10 @@ use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
-use crate::types::signature::Signature;
 use crate::types::verified::Verified;
 use crate::types::vote;
 use crate::types::vote::Slot;
+use crate::types::vote_signature::VoteSignature;
 
 /// What the station consumes.
 pub enum OrderInput {
@@ -150,6 +150,8 @@ pub struct Parts {
     pub evidence: Arc<EvidenceFolder>,
     /// Where status readers find the core's status.
     pub status: Arc<Mutex<CoreStatus>>,
+    /// Told the last stable checkpoint: session keys of the past are refused by it.
+    pub stable: Arc<AtomicU64>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Counts the rounds, at least one a second: a watchdog sees whether this thread still turns.
@@ -427,6 +429,7 @@ impl Order {
 
     fn tell_status(&self) {
         let mut status = self.parts.core.status();
+        self.parts.stable.store(status.stable.0, Ordering::Relaxed);
         let mut told = self.parts.status.lock().expect("no holder of this lock panics");
         self.parts.metrics.view_changes.inc_by(status.view.0.saturating_sub(told.view.0));
         // Copied only when it changes, not on every step.
@@ -517,7 +520,7 @@ impl Order {
         &mut self,
         to: Option<ReplicaId>,
         draft: Draft,
-        result: Result<Signature, SignError>,
+        result: Result<VoteSignature, SignError>,
     ) -> Result<(), OrderError> {
         let signature = match result {
             Ok(signature) => {

@@ -38,6 +38,7 @@ use crate::types::verified::Verified;
 use crate::types::vote::Phase;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
+use crate::types::vote_signature::VoteSignature;
 
 pub const NOW: u64 = 1_000_000;
 
@@ -80,8 +81,8 @@ pub fn batch(i: u64) -> BatchRef {
 }
 
 /// A stand-in signature: names its sender, so that equal votes of two replicas differ.
-pub fn signature(sender: u16) -> Signature {
-    Signature([u8::try_from(sender).unwrap() + 1; 64])
+pub fn signature(sender: u16) -> VoteSignature {
+    Signature([u8::try_from(sender).unwrap() + 1; 64]).into()
 }
 
 pub fn envelope(sender: u16, draft: &Draft) -> Envelope {
