@@ -1,3 +1,5 @@
+//! Modes of signing over a token in memory: bundles, outages, restarts, lost session keys.
+
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;

@@ -1,3 +1,5 @@
+//! The ways of a vote signature: encodings, ranges of sessions, paths of bundles.
+
 use super::*;
 use crate::types::merkle;
 use crate::types::signature::Algorithm;
