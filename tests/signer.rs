@@ -4,6 +4,9 @@
 #[cfg(feature = "pkcs11")]
 #[path = "signer/faults.rs"]
 mod faults;
+#[cfg(feature = "pkcs11")]
+#[path = "signer/modes.rs"]
+mod modes;
 #[path = "signer/process.rs"]
 mod process;
 #[path = "signer/refusals.rs"]

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
-use bytes::Bytes;
 use obelisk::crypto::Check;
 use obelisk::crypto::routing::Crypto;
 use obelisk::membership::consortium::Consortium;
@@ -18,8 +17,10 @@ use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::remote;
 use obelisk::signer::remote::RemoteSigner;
+use obelisk::types::ids::ChainId;
 use obelisk::types::signature::Algorithm;
 use obelisk::types::signature::PublicKey;
+use obelisk::types::vote;
 use serde_json::Value;
 
 use super::PATIENCE;
@@ -34,6 +35,7 @@ struct Bench {
     socket: PathBuf,
     signer: RemoteSigner,
     public: PublicKey,
+    chain: ChainId,
     next: u64,
 }
 
@@ -53,7 +55,7 @@ impl Bench {
         let (config, socket) = (home.join("signer.toml"), home.join("s"));
         let text = format!(
             "[signer]\nsocket = \"s\"\ndata = \"guard\"\n[[validator]]\nname = \"org1/validator\"\n\
-             genesis = {:?}\nkey = {{ token = \"obelisk\", id = \"01\", imported = {}{standby} }}\n\
+             mode = \"direct\"\ngenesis = {:?}\nkey = {{ token = \"obelisk\", id = \"01\", imported = {}{standby} }}\n\
              {tokens}",
             consortium.genesis_path,
             !standby.is_empty(),
@@ -62,16 +64,17 @@ impl Bench {
         let process = SignerProcess::start(&config, &socket, &hsm.environment);
         let chain = consortium.genesis.chain_id();
         let signer = RemoteSigner::open(place(&socket), chain, public.clone(), false).unwrap();
-        Self { hsm, process, socket, signer, public, next: 0 }
+        Self { hsm, process, socket, signer, public, chain, next: 0 }
     }
 
     /// Asks for a signature; what is released verifies, whatever the token does.
     fn sign(&mut self) -> Result<(), SignError> {
         self.next += 1;
-        let text = Bytes::from(format!("text number {}", self.next));
+        let body = format!(" text number {}", self.next);
+        let text = vote::signed_text(&self.chain, body.as_bytes());
         let request = SignRequest { slot: None, text: text.clone() };
         let signature = self.signer.sign(&[request]).remove(0)?;
-        let check = Check { key: &self.public, message: &text, signature: &signature };
+        let check = Check { key: &self.public, message: &text, signature: signature.plain() };
         assert!(Crypto::portable().verify(&check), "a wrong signature was released");
         Ok(())
     }

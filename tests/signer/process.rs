@@ -29,6 +29,7 @@ use obelisk::types::vote;
 use obelisk::types::vote::Phase;
 use obelisk::types::vote::Slot;
 use obelisk::types::vote::Vote;
+use obelisk::types::vote_signature::VoteSignature;
 
 use super::SignerProcess;
 use super::place;
@@ -152,7 +153,8 @@ fn a_killed_signer_remembers_what_it_signed() {
     let one = OneSigner::make(&consortium, directory.path());
     let mut process = SignerProcess::start(&one.config, &one.socket, &[]);
     let signer = RemoteSigner::open(place(&one.socket), chain, key.clone(), false).unwrap();
-    let valid = |signature, text: &Bytes| {
+    let valid = |signature: &VoteSignature, text: &Bytes| {
+        let signature = signature.plain();
         let check = obelisk::crypto::Check { key: &key, message: text, signature };
         crypto.verify(&check)
     };

@@ -19,7 +19,7 @@ fn vote(len: usize) -> Message {
     Message::Consensus(Envelope {
         sender: ReplicaId(3),
         body: Bytes::from(vec![7; len]),
-        signature: Signature([9; 64]),
+        signature: Signature([9; 64]).into(),
     })
 }
 
