@@ -147,7 +147,7 @@ fn signer_replies() -> Vec<Vec<u8>> {
     ];
     let replies = [
         Reply::Refused("no such key".to_owned()),
-        Reply::Opened { identity: [3; 16], fencing_epoch: 1 },
+        Reply::Opened { identity: [3; 16], fencing_epoch: 1, parallel: 4 },
         Reply::Signed(results),
         Reply::Forgotten,
         Reply::Signature(Signature([4; 64])),

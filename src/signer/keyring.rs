@@ -34,6 +34,8 @@ pub struct Held {
     pub key: Arc<dyn SigningKey>,
     /// What it is for.
     pub purpose: Purpose,
+    /// Requests for it that may well be under way at once.
+    pub parallel: usize,
 }
 
 /// What a key may sign.
@@ -177,7 +179,8 @@ impl Entry {
         })?;
         let (identity, fencing_epoch) =
             signer.guard_identity().map_err(|error| error.to_string())?;
-        Ok(Reply::Opened { identity, fencing_epoch })
+        let parallel = u16::try_from(self.held.parallel).unwrap_or(u16::MAX);
+        Ok(Reply::Opened { identity, fencing_epoch, parallel })
     }
 
     fn answer_sign(&self, requests: &[SignRequest]) -> Result<Reply, String> {
@@ -250,8 +253,8 @@ mod tests {
         let names = (wire::name_of(vote.public_key()), wire::name_of(tls.public_key()));
         let purpose = Purpose::Consensus { chain: chain(), guard, mode: Mode::Direct };
         let keyring = Keyring::new(vec![
-            Held { name: "vote".into(), key: vote, purpose },
-            Held { name: "tls".into(), key: tls, purpose: Purpose::Transport },
+            Held { name: "vote".into(), key: vote, purpose, parallel: 1 },
+            Held { name: "tls".into(), key: tls, purpose: Purpose::Transport, parallel: 1 },
         ])
         .unwrap();
         let open = |key, chain| Ask::Open { key, chain, has_signed: false };
@@ -279,7 +282,8 @@ mod tests {
         let name = wire::name_of(key.public_key());
         let guard = directory.path().join("slots.log");
         let purpose = Purpose::Consensus { chain: chain(), guard, mode: Mode::Direct };
-        let held = || Held { name: "a".into(), key: key.clone(), purpose: purpose.clone() };
+        let held =
+            || Held { name: "a".into(), key: key.clone(), purpose: purpose.clone(), parallel: 1 };
         assert!(matches!(Keyring::new(vec![held(), held()]), Err(KeyringError::Twice { .. })));
         let keyring = Keyring::new(vec![held()]).unwrap();
         let open = Ask::Open { key: name, chain: chain(), has_signed: true };

@@ -73,6 +73,12 @@ pub trait Signer: Send + Sync {
     /// The key that checks the signatures.
     fn public_key(&self) -> &PublicKey;
 
+    /// Calls of `sign` that it is worth having under way at once: more than one where the key is
+    /// slow.
+    fn parallel(&self) -> usize {
+        1
+    }
+
     /// Why nothing is signed now, where that is known: for the node's status.
     fn trouble(&self) -> Option<String> {
         None

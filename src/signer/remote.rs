@@ -1,8 +1,10 @@
 //! A signer in another process, asked over its local socket.
 //!
 //! ```text
-//! sign -> bounded queue -> link thread: connect, open the guard, one frame out, one frame in
+//! sign -> bounded queue -> link threads: connect, open the guard, one frame out, one frame in
 //! ```
+//!
+//! One connection, or several where the signer says that the key is slow.
 //!
 //! Fails closed: without an answer there is no signature. A request waits at most its deadline, the
 //! first ones of an outage included, so that a restart of the signer costs latency alone. While the
@@ -89,6 +91,8 @@ struct Link {
     name: Digest,
     place: Place,
     jobs: Sender<Job>,
+    waiting: Receiver<Job>,
+    opening: Opening,
     state: Arc<Mutex<State>>,
 }
 
@@ -101,6 +105,8 @@ struct State {
     /// The signer answered and said no.
     refused: bool,
     opened: bool,
+    /// What the signer said of `Signer::parallel`.
+    parallel: usize,
 }
 
 struct Job {
@@ -127,6 +133,9 @@ impl RemoteSigner {
     ) -> Result<Self, RemoteError> {
         let link = Link::start(place, &key, Opening::Guard { chain, has_signed })?;
         link.wait_open(Duration::from_millis(limits::SIGNER_START_MS))?;
+        for _ in 1..link.parallel() {
+            link.connect_another()?;
+        }
         Ok(Self { key, link, failed: Mutex::new(None) })
     }
 }
@@ -156,6 +165,10 @@ impl Signer for RemoteSigner {
         });
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         signed
+    }
+
+    fn parallel(&self) -> usize {
+        self.link.parallel()
     }
 
     fn trouble(&self) -> Option<String> {
@@ -224,13 +237,25 @@ impl Link {
         let (jobs, waiting) = bounded(limits::SIGNER_REQUESTS_WAITING_MAX);
         let down = State { down_since: Some(Instant::now()), ..State::default() };
         let state = Arc::new(Mutex::new(down));
-        let name = wire::name_of(key);
-        let thread = LinkThread { name, place: place.clone(), opening, state: state.clone() };
+        let link = Self { name: wire::name_of(key), place, jobs, waiting, opening, state };
+        link.connect_another()?;
+        Ok(link)
+    }
+
+    /// One more connection with a thread of its own; all take from one queue.
+    fn connect_another(&self) -> Result<(), RemoteError> {
+        let (name, opening, waiting) = (self.name, self.opening, self.waiting.clone());
+        let (place, state) = (self.place.clone(), self.state.clone());
+        let thread = LinkThread { name, place, opening, state };
         std::thread::Builder::new()
             .name("signer link".into())
             .spawn(move || thread.run(&waiting))
             .map_err(RemoteError::Thread)?;
-        Ok(Self { name, place, jobs, state })
+        Ok(())
+    }
+
+    fn parallel(&self) -> usize {
+        lock(&self.state).parallel.clamp(1, limits::SIGNER_PARALLEL_MAX)
     }
 
     fn wait_open(&self, patience: Duration) -> Result<(), RemoteError> {
@@ -324,8 +349,8 @@ impl LinkThread {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.attempt() {
-                Ok(stream) => {
-                    self.found();
+                Ok((stream, parallel)) => {
+                    self.found(parallel);
                     return Some(stream);
                 }
                 Err((reason, refused)) => self.lost(&reason, refused),
@@ -354,16 +379,16 @@ impl LinkThread {
         }
     }
 
-    fn attempt(&mut self) -> Result<UnixStream, (String, bool)> {
+    fn attempt(&mut self) -> Result<(UnixStream, usize), (String, bool)> {
         let stream = socket::connect(&self.place.socket, self.place.user)
             .map_err(|error| (error.to_string(), false))?;
-        let Opening::Guard { chain, has_signed } = self.opening else { return Ok(stream) };
+        let Opening::Guard { chain, has_signed } = self.opening else { return Ok((stream, 1)) };
         let ask = Ask::Open { key: self.name, chain, has_signed };
         match exchange(&stream, ask, self.place.deadline) {
-            Ok(Reply::Opened { .. }) => {
+            Ok(Reply::Opened { parallel, .. }) => {
                 // From now on a missing guard is a lost one.
                 self.opening = Opening::Guard { chain, has_signed: true };
-                Ok(stream)
+                Ok((stream, parallel.into()))
             }
             Ok(Reply::Refused(reason)) => Err((reason, true)),
             Ok(other) => Err((unexpected(&other), true)),
@@ -371,12 +396,12 @@ impl LinkThread {
         }
     }
 
-    fn found(&self) {
+    fn found(&self, parallel: usize) {
         let mut state = lock(&self.state);
         if state.opened {
             tracing::info!(socket = %self.place.socket.display(), "the signer is back");
         }
-        *state = State { opened: true, ..State::default() };
+        *state = State { opened: true, parallel, ..State::default() };
     }
 
     fn lost(&self, reason: &str, refused: bool) {

@@ -10,7 +10,7 @@
 //!   5 status                                               what the signer holds and did
 //! reply     what u8 | fields
 //!   0 refused    string                                    the request as a whole
-//!   1 opened     identity 16 | fencing epoch u64
+//!   1 opened     identity 16 | fencing epoch u64 | parallel u16
 //!   2 signed     list of { 0 | vote signature, or tag and reason }
 //!   3 forgotten
 //!   4 signature  64
@@ -73,8 +73,8 @@ pub enum Ask {
 pub enum Reply {
     /// The request as a whole was refused.
     Refused(String),
-    /// The guard is open.
-    Opened { identity: [u8; 16], fencing_epoch: u64 },
+    /// The guard is open; so many requests may well be under way at once.
+    Opened { identity: [u8; 16], fencing_epoch: u64, parallel: u16 },
     /// One result per text.
     Signed(Signed),
     /// The slots are forgotten.
@@ -208,10 +208,11 @@ impl Encode for Reply {
                 w.u8(REFUSED);
                 w.string(cut(reason));
             }
-            Self::Opened { identity, fencing_epoch } => {
+            Self::Opened { identity, fencing_epoch, parallel } => {
                 w.u8(OPEN);
                 w.raw(identity);
                 w.u64(*fencing_epoch);
+                w.u16(*parallel);
             }
             Self::Signed(results) => {
                 w.u8(SIGN);
@@ -235,7 +236,11 @@ impl Decode for Reply {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match r.u8("reply")? {
             REFUSED => Self::Refused(reason(r)?),
-            OPEN => Self::Opened { identity: r.array("identity")?, fencing_epoch: r.u64("epoch")? },
+            OPEN => Self::Opened {
+                identity: r.array("identity")?,
+                fencing_epoch: r.u64("epoch")?,
+                parallel: r.u16("parallel")?,
+            },
             SIGN => {
                 let count = r.count("results", limits::SIGNER_TEXTS_MAX)?;
                 let mut results = Vec::with_capacity(count.min(r.remaining()));
@@ -359,7 +364,7 @@ mod tests {
         let floor = SequenceNumber(4);
         vec![
             Reply::Refused("no such key".into()),
-            Reply::Opened { identity: [3; 16], fencing_epoch: 5 },
+            Reply::Opened { identity: [3; 16], fencing_epoch: 5, parallel: 4 },
             Reply::Signed(vec![
                 Ok(Signature([6; 64]).into()),
                 Err(SignError::Conflict { slot: slot() }),

@@ -288,6 +288,8 @@ pub const SIGNER_TEXTS_MAX: usize = GUARD_APPEND_RECORDS_MAX;
 pub const SIGNER_HANDSHAKE_BYTES_MAX: usize = 512;
 /// The signer's status, bytes of JSON.
 pub const SIGNER_STATUS_BYTES_MAX: usize = 1024 * 1024;
+/// Requests for votes that a node has under way at its signer, where the key is slow.
+pub const SIGNER_PARALLEL_MAX: usize = 16;
 /// Requests waiting in one lane of the signer; each caller waits for its answer, so connections
 /// bound it anyway.
 pub const SIGNER_QUEUE_MAX: usize = 256;

@@ -131,11 +131,14 @@ fn keys(
             }),
         };
         let purpose = Purpose::Consensus { chain: genesis.chain_id(), guard, mode };
-        held.push(Held { name: section.name.clone(), key, purpose });
+        let slow = section.key.is_on_token() && section.signing_mode() != SigningMode::Delegated;
+        let parallel = if slow { config.signer.workers } else { 1 };
+        held.push(Held { name: section.name.clone(), key, purpose, parallel });
     }
     for section in &config.tls {
         let key = load(&section.key, crypto, tokens)?;
-        held.push(Held { name: section.name.clone(), key, purpose: Purpose::Transport });
+        let (name, purpose) = (section.name.clone(), Purpose::Transport);
+        held.push(Held { name, key, purpose, parallel: 1 });
     }
     Ok(held)
 }

@@ -7,8 +7,8 @@
 //!   core.step ... core.step        (one round)
 //!        |  effects
 //!        v
-//!   write-ahead log sync  ||  signer: guard sync, then sign      (in parallel, one each per round)
-//!        |
+//!   write-ahead log sync  ||  signer: guard sync, then sign      (in parallel, one each per round;
+//!        |                                                        a slow key signs apart: `signing`)
 //!        v
 //!   send; own messages come back through the loopback as the next round's first inputs
 //! ```
@@ -23,6 +23,7 @@
 
 pub mod bodies;
 pub mod evidence;
+pub mod signing;
 pub mod syncer;
 pub mod timers;
 pub mod wal;
@@ -38,9 +39,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
-use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 use crossbeam_channel::TrySendError;
+use crossbeam_channel::select;
 
 use crate::consensus::Core;
 use crate::consensus::CoreStatus;
@@ -62,6 +63,7 @@ use crate::pipeline::order::bodies::Bodies;
 use crate::pipeline::order::bodies::Offer;
 use crate::pipeline::order::evidence::EvidenceFolder;
 use crate::pipeline::order::evidence::Kept;
+use crate::pipeline::order::signing::Signing;
 use crate::pipeline::order::syncer::Syncer;
 use crate::pipeline::order::timers::Timers;
 use crate::pipeline::order::wal::Wal;
@@ -69,6 +71,7 @@ use crate::pipeline::order::wal::WalError;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
+use crate::signer::guard::cleared::Signed;
 use crate::telemetry::metrics::Metrics;
 use crate::types::batch::Batch;
 use crate::types::block::Tip;
@@ -168,8 +171,12 @@ pub struct Order {
     /// Slots of the last round's drafts that the guard refused.
     refused: Vec<Slot>,
     outgoing: Vec<Outgoing>,
+    /// Rounds that a slow key is signing.
+    signing: Signing<Vec<Outgoing>>,
     /// Messages that the signer could not sign; asked again, oldest first.
     unsigned: VecDeque<Outgoing>,
+    /// Some message of the last signed round was not signed.
+    silenced: bool,
     dirty: bool,
     /// Delivered and not yet taken by execution; bounded by the core's window.
     backlog: VecDeque<Delivered>,
@@ -189,6 +196,7 @@ enum Outgoing {
 impl Order {
     /// A station over its parts.
     pub fn new(parts: Parts) -> Self {
+        let signing = Signing::start(&parts.signer);
         Self {
             parts,
             syncer: Syncer::start(),
@@ -197,7 +205,9 @@ impl Order {
             loopback: VecDeque::new(),
             refused: Vec::new(),
             outgoing: Vec::new(),
+            signing,
             unsigned: VecDeque::new(),
+            silenced: false,
             dirty: false,
             backlog: VecDeque::new(),
             unsettled: BTreeMap::new(),
@@ -231,18 +241,19 @@ impl Order {
             for slot in refused {
                 self.step(Input::Refused(slot));
             }
-            match inputs.recv_timeout(wait) {
-                Ok(OrderInput::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Ok(first) => {
-                    self.input(first);
-                    for input in inputs.try_iter().take(ROUND_INPUTS_MAX) {
-                        if matches!(input, OrderInput::Stop) {
-                            return Ok(());
-                        }
-                        self.input(input);
-                    }
+            let first = select! {
+                recv(inputs) -> input => Some(input.unwrap_or(OrderInput::Stop)),
+                recv(self.signing.answers()) -> answer => {
+                    self.signing.arrived(answer.expect("the threads live as long as this"));
+                    None
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                default(wait) => None,
+            };
+            for input in first.into_iter().chain(inputs.try_iter().take(ROUND_INPUTS_MAX)) {
+                if matches!(input, OrderInput::Stop) {
+                    return Ok(());
+                }
+                self.input(input);
             }
             let now = Instant::now();
             while let Some(timer) = self.timers.take_due(now) {
@@ -449,20 +460,41 @@ impl Order {
             return Err(error);
         }
         self.tell_status();
+        while let Some((outgoing, signed)) = self.signing.finished() {
+            self.send_all(outgoing, signed)?;
+        }
+        if self.signing.is_full() {
+            // What a signer that hangs leaves over is as if lost on the network.
+            let excess = self.outgoing.len().saturating_sub(limits::UNSIGNED_MESSAGES_MAX);
+            self.outgoing.drain(..excess);
+            return Ok(());
+        }
         if self.outgoing.is_empty() && self.unsigned.is_empty() {
             return Ok(());
         }
-        let waited = self.unsigned.len();
         let outgoing: Vec<_> = self.unsigned.drain(..).chain(self.outgoing.drain(..)).collect();
         let texts: Vec<SignRequest> = outgoing.iter().filter_map(|o| self.request(o)).collect();
+        if self.signing.is_apart() {
+            self.signing.begin(outgoing, texts);
+            return self.sync_while(|| ());
+        }
         let signer = self.parts.signer.clone();
-        let signed = match std::mem::take(&mut self.dirty) {
+        let signed = self.sync_while(|| signer.sign(&texts))?;
+        self.send_all(outgoing, signed)
+    }
+
+    /// Makes the log durable while `other` runs.
+    fn sync_while<T>(&mut self, other: impl FnOnce() -> T) -> Result<T, OrderError> {
+        match std::mem::take(&mut self.dirty) {
             true => {
                 let pending = self.parts.wal.begin_sync();
-                self.syncer.sync_while(pending, || signer.sign(&texts))?
+                Ok(self.syncer.sync_while(pending, other)?)
             }
-            false => signer.sign(&texts),
-        };
+            false => Ok(other()),
+        }
+    }
+
+    fn send_all(&mut self, outgoing: Vec<Outgoing>, signed: Signed) -> Result<(), OrderError> {
         let mut signed = signed.into_iter();
         for message in outgoing {
             match message {
@@ -475,11 +507,12 @@ impl Order {
                 }
             }
         }
-        match (waited, self.unsigned.len()) {
-            (0, 1..) => tracing::error!("votes wait for the signer and are not cast"),
-            (1.., 0) => tracing::info!(waited, "the votes that waited are signed"),
+        match (self.silenced, !self.unsigned.is_empty()) {
+            (false, true) => tracing::error!("votes wait for the signer and are not cast"),
+            (true, false) => tracing::info!("the votes that waited are signed"),
             _ => {}
         }
+        self.silenced = !self.unsigned.is_empty();
         Ok(())
     }
 
