@@ -227,3 +227,26 @@ fn all_stopped_and_started_again_keep_the_chain() {
     assert!(next > height);
     cluster.converge(next);
 }
+
+/// The row `classic` over real nodes: transactions that arrive together at every validator end in
+/// blocks of one each.
+#[test]
+fn classic_makes_a_block_of_each_transaction() {
+    let cluster = Cluster::start(4, Algorithm::Ed25519, "classic");
+    let identities: Vec<_> = (0..4).map(|i| cluster.identity(Role::Client, i)).collect();
+    let clients: Vec<_> = (0..4).map(|i| cluster.client(i)).collect();
+    let call = harmless();
+    let ids: Vec<usize> = (0..40).map(|i| i % 4).collect();
+    let calls = ids.iter().map(|i| clients[*i].invoke(&identities[*i], &call, PATIENCE));
+    let located = cluster.runtime.block_on(futures_util::future::join_all(calls));
+    let heights: Vec<Height> = located.into_iter().map(|l| l.unwrap().height).collect();
+    let distinct: std::collections::BTreeSet<_> = heights.iter().copied().collect();
+    assert_eq!(distinct.len(), heights.len(), "no two share a block: {heights:?}");
+    let top = cluster.converge(*distinct.last().unwrap());
+    let ledger = cluster.node(3).handle().ledger();
+    for height in 1..=top.0 {
+        let block = ledger.block(Height(height)).unwrap().unwrap();
+        let txs: usize = block.batches.iter().map(|b| b.transactions().len()).sum();
+        assert_eq!(txs, 1, "block {height}");
+    }
+}

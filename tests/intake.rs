@@ -13,6 +13,7 @@ use obelisk::membership::directory::Directory;
 use obelisk::network::Peer;
 use obelisk::pipeline::intake;
 use obelisk::pipeline::order::bodies::Bodies;
+use obelisk::pipeline::verification::BatchFault;
 use obelisk::pipeline::verification::Sessions;
 use obelisk::pipeline::verification::Verification;
 use obelisk::storage::memory::MemoryKv;
@@ -40,21 +41,26 @@ fn until(height: u64, nonce: u64) -> Transaction {
     Transaction::parse(payload.to_bytes(), Signature([1; 64])).expect("parses")
 }
 
-/// Sends batches of validator 0 through the station; `asked` ones were asked for before. Counts of
-/// stale ones, and of those whose signatures were checked (and found wrong: a fixture has none).
-fn send(ledger: &Ledger, batches: &[(&[Transaction], bool)]) -> (u64, u64) {
+/// The checks of a validator whose network uses this plug-in.
+fn verification(plugin: &str) -> Verification {
     let genesis = genesis("test");
     let pool = PoolConfig { threads: 1, cores: Vec::new() };
     let pool = VerifyPool::start(Arc::new(Crypto::portable()), &pool).expect("a thread");
-    let verification = Verification {
+    Verification {
         chain: genesis.chain_id(),
         replicas: Arc::new(genesis.replicas.clone()),
-        plugin: consensus::plugin("pbft").expect("a row"),
+        plugin: consensus::plugin(plugin).expect("a row"),
         directory: Arc::new(Directory::new(&genesis, Arc::new(|_| true)).expect("no roots")),
         pool: Arc::new(pool),
         sessions: Sessions::default(),
         stable: Arc::default(),
-    };
+    }
+}
+
+/// Sends batches of validator 0 through the station; `asked` ones were asked for before. Counts of
+/// stale ones, and of those whose signatures were checked (and found wrong: a fixture has none).
+fn send(ledger: &Ledger, batches: &[(&[Transaction], bool)]) -> (u64, u64) {
+    let verification = verification("pbft");
     let (bodies, metrics) = (Arc::new(Bodies::default()), Arc::new(Metrics::new()));
     let (sender, queue) = bounded(batches.len());
     let (order, _ordered) = bounded(batches.len());
@@ -91,4 +97,25 @@ fn stale_batches_are_dropped_unless_asked_for() {
     assert_eq!(send(&ledger, &[(&past, true)]), (0, 1), "a proposal may name it");
     assert_eq!(send(&ledger, &[(&[done, expired, fresh], false)]), (0, 1));
     assert_eq!(send(&ledger, &[(&[last_chance], false)]), (0, 1), "valid in the next block");
+}
+
+/// Where a sequence number takes one transaction, a batch of two is refused before its signatures
+/// cost anything; a batch of one is refused for its signature alone, as under another plug-in.
+#[test]
+fn classic_refuses_a_batch_of_several_transactions() {
+    let refusal = |plugin: &str, count: u64| {
+        let txs = (0..count).map(|nonce| until(9, nonce)).collect();
+        let batch = Batch::new(ReplicaId(0), vec![certificate()], txs);
+        let (sender, answer) = bounded(1);
+        verification(plugin).batch(batch, move |checked| {
+            sender.send(checked.map(drop)).expect("room");
+        });
+        match answer.recv().expect("an answer") {
+            Err(BatchFault::Invalid(reason)) => reason,
+            _ => panic!("a fixture's certificate counts for something"),
+        }
+    };
+    let text = refusal("classic", 2);
+    assert!(text.contains("2 transactions") && text.contains("classic orders 1"), "{text}");
+    assert_eq!(refusal("classic", 1), refusal("pbft", 2));
 }

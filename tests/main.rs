@@ -13,10 +13,12 @@ mod crash;
 mod decoders;
 #[cfg(feature = "cli")]
 mod demo;
+mod distance;
 mod execution;
 mod guard;
 mod intake;
 mod ledger;
+mod mempool;
 mod mutations;
 #[cfg(feature = "cli")]
 mod service;

@@ -197,6 +197,8 @@ pub enum Timer {
     Retransmit,
     /// Nothing to order: propose a null request so that an idle network stays checkable.
     NullRequest,
+    /// The newest proposal has been out for the spacing: the next may go beside it.
+    Proposal,
     /// Free for a plug-in's own purposes.
     Plugin(u8),
 }
@@ -245,6 +247,9 @@ pub struct Tuning {
     pub null_request_ms: u64,
     /// Sequence numbers the primary keeps in flight.
     pub in_flight_max: u64,
+    /// While a proposal is in flight, the primary begins another this much later than the last, or
+    /// when the work that waits fills one; milliseconds, 0 begins at once.
+    pub proposal_spacing_ms: u64,
 }
 
 impl Default for Tuning {
@@ -255,7 +260,8 @@ impl Default for Tuning {
             timeout_ms_max: 16_000,
             retransmit_ms: 500,
             null_request_ms: 5_000,
-            in_flight_max: 4,
+            in_flight_max: 16,
+            proposal_spacing_ms: limits::PROPOSAL_SPACING_MS,
         }
     }
 }
@@ -358,6 +364,9 @@ pub struct Plugin {
     pub faults: FaultModel,
     /// Least number of replicas.
     pub replicas_min: usize,
+    /// Transactions of one sequence number, at most. A batch with more is none of this network:
+    /// validators close smaller ones, and refuse a larger one as they refuse a bad signature.
+    pub sequence_txs_max: usize,
     /// Builds a core; the caller has checked `replicas_min`.
     pub build: fn(Setup) -> Box<dyn Core>,
     /// Lists every signature a message carries, its own first. An error means the bytes are
@@ -370,7 +379,7 @@ pub struct Plugin {
 }
 
 /// All consensus plug-ins.
-pub const PLUGINS: &[Plugin] = &[pbft::PLUGIN, noops::ROW];
+pub const PLUGINS: &[Plugin] = &[pbft::PLUGIN, pbft::CLASSIC, noops::ROW];
 
 /// The row of that name.
 pub fn plugin(name: &str) -> Option<&'static Plugin> {

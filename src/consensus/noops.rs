@@ -60,6 +60,7 @@ pub const ROW: Plugin = Plugin {
     summary: "development: replica 0 orders at once, survives no lie and no missing replica 0",
     faults: FaultModel::None,
     replicas_min: 1,
+    sequence_txs_max: limits::SEQUENCE_TXS_MAX,
     build: |setup| Box::new(Noops::new(setup)),
     claims,
     // Detects no lie, so it knows no offence.

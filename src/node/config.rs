@@ -176,6 +176,9 @@ pub struct ConsensusSection {
     pub null_request_ms: u64,
     /// Sequence numbers in flight.
     pub in_flight_max: u64,
+    /// Distance of two proposals while one is in flight and little waits, milliseconds; 0 begins
+    /// the next at once.
+    pub proposal_spacing_ms: u64,
 }
 
 /// The store.
@@ -249,6 +252,7 @@ impl Default for ConsensusSection {
             retransmit_ms: tuning.retransmit_ms,
             null_request_ms: tuning.null_request_ms,
             in_flight_max: tuning.in_flight_max,
+            proposal_spacing_ms: tuning.proposal_spacing_ms,
         }
     }
 }
@@ -309,6 +313,7 @@ impl Config {
             retransmit_ms: section.retransmit_ms,
             null_request_ms: section.null_request_ms,
             in_flight_max: section.in_flight_max,
+            proposal_spacing_ms: section.proposal_spacing_ms,
         }
     }
 
@@ -342,6 +347,10 @@ impl Config {
             if value == 0 {
                 return refuse(key, "must be above 0".into());
             }
+        }
+        if section.proposal_spacing_ms > limits::PROPOSAL_SPACING_MS_MAX {
+            let reason = format!("must be at most {}", limits::PROPOSAL_SPACING_MS_MAX);
+            return refuse("consensus.proposal_spacing_ms", reason);
         }
         if section.timeout_ms_max < section.request_timeout_ms.max(section.view_change_timeout_ms) {
             let reason = "must not be below request_timeout_ms and view_change_timeout_ms".into();

@@ -2,8 +2,10 @@
 //!
 //! A batch closes as soon as the pipe is idle (none of this validator's batches is waiting to be
 //! ordered), whatever its size, or when it is full: so it grows with the load by itself and a quiet
-//! system waits for no timer. While `OWN_BATCHES_MAX` batches wait to be ordered, none closes; then
-//! the mempool fills, and a full mempool answers "busy".
+//! system waits for no timer. Where ordering takes long, because validators are far apart, the next
+//! batch closes a spacing after the last, as the primary spaces its proposals. While
+//! `OWN_BATCHES_MAX` batches wait to be ordered, none closes; then the mempool fills, and a full
+//! mempool answers "busy".
 //!
 //! An id is reserved before its signature is checked, so that the same bytes submitted twice at
 //! once cost one check.
@@ -15,6 +17,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -38,8 +41,11 @@ pub struct Admitted {
 }
 
 /// Transactions admitted here.
-#[derive(Default)]
 pub struct Mempool {
+    /// Transactions at which a batch is full.
+    batch_txs: usize,
+    /// Distance of two batches that are not full.
+    spacing: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -54,10 +60,19 @@ struct State {
     reserved: usize,
     /// Own batches not yet ordered.
     outstanding: HashSet<BatchId>,
+    /// When the last batch closed.
+    closed: Option<Instant>,
     stopped: bool,
 }
 
 impl Mempool {
+    /// An empty one. A sequence number takes no more than `sequence_txs_max` transactions; while a
+    /// batch waits to be ordered, the next one that is not full closes `spacing` after the last.
+    pub fn new(sequence_txs_max: usize, spacing: Duration) -> Self {
+        let batch_txs = limits::BATCH_TARGET_TXS.min(sequence_txs_max);
+        Self { batch_txs, spacing, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Takes a place for a transaction whose signature will be checked next.
     pub fn reserve(&self, tx: &Transaction) -> Result<(), Refusal> {
         let mut state = self.lock();
@@ -100,15 +115,23 @@ impl Mempool {
     /// Waits for the next batch of `author`; `None` once stopped.
     pub fn next_batch(&self, author: ReplicaId) -> Option<Batch> {
         let mut state = self.lock();
-        while !state.stopped && !state.may_close() {
-            state = self.changed.wait(state).expect("no holder of this lock panics");
+        while !state.stopped {
+            let now = Instant::now();
+            if let Some(batch) = self.close(&mut state, author, now) {
+                return Some(batch);
+            }
+            let expected = "no holder of this lock panics";
+            state = match self.closes_at(&state) {
+                Some(at) => self.changed.wait_timeout(state, at - now).expect(expected).0,
+                None => self.changed.wait(state).expect(expected),
+            };
         }
-        if state.stopped {
-            return None;
-        }
-        let batch = state.close(author);
-        state.outstanding.insert(batch.id());
-        Some(batch)
+        None
+    }
+
+    /// The next batch of `author`, if one may close now.
+    pub fn batch_at(&self, author: ReplicaId, now: Instant) -> Option<Batch> {
+        self.close(&mut self.lock(), author, now)
     }
 
     /// A batch was ordered; another may close.
@@ -144,30 +167,44 @@ impl Mempool {
         self.lock().queue.len()
     }
 
+    fn close(&self, state: &mut State, author: ReplicaId, now: Instant) -> Option<Batch> {
+        let full =
+            state.queue.len() >= self.batch_txs || state.queue_bytes >= limits::BATCH_TARGET_BYTES;
+        let due = state.closed.is_none_or(|at| now.duration_since(at) >= self.spacing);
+        let may_close = match state.outstanding.len() {
+            0 => true,
+            waiting => waiting < limits::OWN_BATCHES_MAX && (full || due),
+        };
+        if state.queue.is_empty() || !may_close {
+            return None;
+        }
+        let batch = state.take(author, self.batch_txs);
+        state.outstanding.insert(batch.id());
+        state.closed = Some(now);
+        Some(batch)
+    }
+
+    /// When what is queued may close although nothing happens before.
+    fn closes_at(&self, state: &State) -> Option<Instant> {
+        let room = state.outstanding.len() < limits::OWN_BATCHES_MAX;
+        let waits = room && !state.queue.is_empty();
+        state.closed.filter(|_| waits).map(|at| at + self.spacing)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }
 }
 
 impl State {
-    fn may_close(&self) -> bool {
-        let full = self.queue.len() >= limits::BATCH_TARGET_TXS
-            || self.queue_bytes >= limits::BATCH_TARGET_BYTES;
-        match self.outstanding.len() {
-            0 => !self.queue.is_empty(),
-            waiting => full && waiting < limits::OWN_BATCHES_MAX,
-        }
-    }
-
-    fn close(&mut self, author: ReplicaId) -> Batch {
+    fn take(&mut self, author: ReplicaId, batch_txs: usize) -> Batch {
         let mut transactions = Vec::new();
         let mut certificates: Vec<Bytes> = Vec::new();
         let mut creators = HashSet::new();
         let mut bytes = 0;
         while let Some(next) = self.queue.front() {
             let size = next.tx.encoded_len() + next.certificate.len() + 4;
-            let full = transactions.len() >= limits::BATCH_TARGET_TXS
-                || bytes + size > limits::BATCH_TARGET_BYTES;
+            let full = transactions.len() >= batch_txs || bytes + size > limits::BATCH_TARGET_BYTES;
             if full && !transactions.is_empty() {
                 break;
             }

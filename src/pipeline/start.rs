@@ -21,6 +21,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
@@ -246,7 +247,9 @@ fn share(
     evidence: Option<Arc<EvidenceFolder>>,
 ) -> Arc<Shared> {
     let (chain, ledger) = (parts.genesis.chain_id(), parts.ledger.clone());
-    let mempool = Arc::new(Mempool::default());
+    let spacing_ms = parts.seat.as_ref().map_or(0, |seat| seat.tuning.proposal_spacing_ms);
+    let spacing = Duration::from_millis(spacing_ms);
+    let mempool = Arc::new(Mempool::new(parts.plugin.sequence_txs_max, spacing));
     let (directory, verification) = (parts.directory.clone(), verification.clone());
     let admission =
         Admission::new(chain, ledger.clone(), directory.clone(), mempool.clone(), verification);

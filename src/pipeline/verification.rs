@@ -3,7 +3,8 @@
 //!
 //! * consensus messages: every claim the plug-in lists, nested ones included; one bad one refuses
 //!   the message;
-//! * batches: every transaction under the certificate of its creator, which the batch carries;
+//! * batches: every transaction under the certificate of its creator, which the batch carries, and
+//!   no more of them than the plug-in orders at a time;
 //! * blocks of others: the quorum certificate over the header's hash.
 
 use std::collections::BTreeMap;
@@ -172,6 +173,13 @@ impl Verification {
     fn batch_signatures(&self, batch: &Batch) -> Result<Vec<OwnedCheck>, String> {
         if self.replicas.get(batch.author()).is_none() {
             return Err(format!("author {} is no replica", batch.author()));
+        }
+        let (transactions, most) = (batch.transactions().len(), self.plugin.sequence_txs_max);
+        if transactions > most {
+            let name = self.plugin.name;
+            return Err(format!(
+                "{transactions} transactions, where {name} orders {most} at a time"
+            ));
         }
         let mut creators: Vec<(CertificateId, Arc<PreparedKey>)> = Vec::new();
         for der in batch.certificates() {

@@ -6,6 +6,7 @@
 //! | contiguity | a core delivers without gaps above its tip, but for null requests |
 //! | certificate | what is delivered carries a quorum of valid commit votes over its digest |
 //! | validity | only submitted batches, held when delivered, each once per view of proposal |
+//! | size | no more transactions at one sequence number than the plug-in orders at a time |
 //! | durability | who voted commit holds all bodies safe from any crash |
 //! | one-vote | a correct replica signs one text per slot, across restarts |
 //! | evidence | only Byzantine replicas are accused, with signed messages of theirs |
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use crate::consensus::CoreStatus;
 use crate::consensus::Evidence;
+use crate::consensus::Plugin;
 use crate::sim::disk::LedgerEntry;
 use crate::sim::keys::Keys;
 use crate::types::batch::BatchRef;
@@ -70,6 +72,7 @@ pub struct Checker {
     /// What happened.
     pub coverage: Coverage,
     chain: ChainId,
+    sequence_txs_max: usize,
     replicas: Arc<ReplicaSet>,
     byzantine: BTreeSet<ReplicaId>,
     batches: BTreeMap<BatchId, BatchRef>,
@@ -80,12 +83,18 @@ pub struct Checker {
 
 impl Checker {
     /// A checker that has seen nothing.
-    pub fn new(chain: ChainId, replicas: Arc<ReplicaSet>, byzantine: BTreeSet<ReplicaId>) -> Self {
+    pub fn new(
+        chain: ChainId,
+        plugin: &Plugin,
+        replicas: Arc<ReplicaSet>,
+        byzantine: BTreeSet<ReplicaId>,
+    ) -> Self {
         Self {
             violation: None,
             now_us: 0,
             coverage: Coverage::new(),
             chain,
+            sequence_txs_max: plugin.sequence_txs_max,
             replicas,
             byzantine,
             batches: BTreeMap::new(),
@@ -294,6 +303,10 @@ impl Checker {
             return;
         }
         self.count(if entry.proposal.is_null() { "null_requests" } else { "blocks" });
+        let txs: usize = entry.proposal.batches.iter().map(|b| b.transactions as usize).sum();
+        if txs > self.sequence_txs_max {
+            self.fail("size", format!("{txs} transactions in one block at {sequence}"));
+        }
         for batch in &entry.proposal.batches {
             if self.batches.get(&batch.id) != Some(batch) {
                 let text = format!("replica {id} delivers {batch:?} that nobody submitted");

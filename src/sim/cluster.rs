@@ -110,7 +110,7 @@ impl<'a> Cluster<'a> {
             nodes: nodes(options, genesis),
             batches: Vec::new(),
             batch_index: BTreeMap::new(),
-            checker: Checker::new(chain, Arc::clone(&replicas), byzantine),
+            checker: Checker::new(chain, plugin, Arc::clone(&replicas), byzantine),
             trace: Trace::new(keep_lines),
             random: Streams {
                 disk: stream("disk"),
@@ -243,7 +243,10 @@ impl<'a> Cluster<'a> {
         let transaction_root = self.random.clients.digest();
         let bytes = u32::try_from(self.random.clients.between(200, 100_000)).expect("small");
         let author = ReplicaId(author);
-        self.batches.push(BatchRef { id, author, transactions: 1, bytes, transaction_root });
+        let drawn = u32::from(u16::from_be_bytes([transaction_root.0[0], transaction_root.0[1]]));
+        let most = self.plugin.sequence_txs_max.min(BATCH_TXS_DRAWN_MAX);
+        let transactions = 1 + drawn % u32::try_from(most).expect("small");
+        self.batches.push(BatchRef { id, author, transactions, bytes, transaction_root });
         self.batch_index.insert(id, self.batches.len() - 1);
         self.batches.len() - 1
     }
@@ -450,6 +453,8 @@ fn replica_set(count: u16) -> ReplicaSet {
     ReplicaSet::new(Epoch(0), (0..count).map(member).collect()).expect("distinct members")
 }
 
+/// Transactions of one batch, at most: some fill a proposal, most do not.
+const BATCH_TXS_DRAWN_MAX: usize = 400;
 /// Distance of two looks at whether all have settled, microseconds.
 const PROBE_US: u64 = 100_000;
 /// Distance of two offers of undelivered bodies by one node, microseconds.

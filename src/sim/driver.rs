@@ -23,6 +23,7 @@ use crate::consensus::Setup;
 use crate::consensus::Timer;
 use crate::consensus::evidence::Accusation;
 use crate::consensus::evidence::Judge;
+use crate::consensus::pbft;
 use crate::sim::clock::EPOCH_MS;
 use crate::sim::clock::Event;
 use crate::sim::clock::MILLISECOND_US;
@@ -32,6 +33,7 @@ use crate::sim::disk::Cleared;
 use crate::sim::keys::Wire;
 use crate::sim::node::Outgoing;
 use crate::sim::options::CrashPoint;
+use crate::sim::options::Persona;
 use crate::sim::options::Sabotage;
 use crate::types::block::Tip;
 use crate::types::codec::Decode;
@@ -58,7 +60,11 @@ impl Cluster<'_> {
             checkpoint: self.checkpoint_of(&tip),
             log: node.disk.log(),
         };
-        let core = (self.plugin.build)(setup);
+        let build = match node.persona {
+            Some(Persona::Crowder) => pbft::PLUGIN.build,
+            _ => self.plugin.build,
+        };
+        let core = build(setup);
         let held: Vec<_> = node.disk.pending_bodies().collect();
         // A core may know from its log that null requests followed the last block.
         let sequence = core.status().delivered.max(tip.sequence);

@@ -129,6 +129,8 @@ pub enum Persona {
     DivergentState,
     /// Sends nothing at all.
     Mute,
+    /// Puts many transactions into one sequence number, whatever the plug-in allows.
+    Crowder,
 }
 
 /// Deliberate mistakes in the driver.
@@ -144,7 +146,7 @@ pub enum Sabotage {
 
 impl Persona {
     /// All personas.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SilentPrimary,
         Self::Equivocator,
         Self::VoteEcho,
@@ -156,6 +158,7 @@ impl Persona {
         Self::Amnesiac,
         Self::DivergentState,
         Self::Mute,
+        Self::Crowder,
     ];
 }
 
@@ -180,6 +183,7 @@ impl Options {
                 retransmit_ms: 250,
                 null_request_ms: 1_000,
                 in_flight_max: 4,
+                proposal_spacing_ms: 10,
             },
             link: Link {
                 delay_us_min: 200,
@@ -233,6 +237,16 @@ impl Options {
         let mut last = Stream::new(seed, "slow");
         let slow = u16::try_from(last.below(u64::from(replicas))).expect("below n");
         options.slow = last.chance(200).then_some(slow);
+        let mut spacing = Stream::new(seed, "spacing");
+        if spacing.chance(750) {
+            options.tuning.proposal_spacing_ms = [2, 10, 50, 250][spacing.index(4)];
+        }
+        let mut crowd = Stream::new(seed, "crowd");
+        if plugin.sequence_txs_max == 1 && crowd.chance(300) {
+            for (_, persona) in &mut options.personas {
+                *persona = Persona::Crowder;
+            }
+        }
         options
     }
 
@@ -276,6 +290,7 @@ fn draw_tuning(r: &mut Stream) -> Tuning {
         retransmit_ms: r.between(100, 500),
         null_request_ms: r.between(300, 2_000),
         in_flight_max: r.between(1, 8),
+        proposal_spacing_ms: 0,
     }
 }
 
@@ -302,7 +317,9 @@ fn draw_personas(r: &mut Stream, replicas: u16) -> Vec<(u16, Persona)> {
         let id = if r.chance(500) { r.below(low) } else { r.below(u64::from(replicas)) };
         chosen.insert(u16::try_from(id).expect("below the number of replicas"));
     }
-    chosen.into_iter().map(|id| (id, Persona::ALL[r.index(Persona::ALL.len())])).collect()
+    // The last one differs from a correct replica under one plug-in only, and is drawn there.
+    let drawn = Persona::ALL.len() - 1;
+    chosen.into_iter().map(|id| (id, Persona::ALL[r.index(drawn)])).collect()
 }
 
 fn draw_script(options: &Options, skew: u64) -> Vec<Fault> {

@@ -31,6 +31,8 @@ pub const BLOCK_BATCHES_MAX: usize = 64;
 /// P. Encoded bodies of one block, bytes.
 pub const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// P. Transactions of one block.
+pub const SEQUENCE_TXS_MAX: usize = BLOCK_BATCHES_MAX * BATCH_TXS_MAX;
 /// P. Bytes that the transactions of one block may write, return and emit together; the ones after
 /// fail. A block of small transactions could otherwise grow a thousandfold when executed.
 pub const BLOCK_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -65,6 +67,17 @@ pub const STATUS_BATCHES_MAX: usize = 16;
 pub const STATUS_ANSWER_SEQUENCES_MAX: u64 = 16;
 /// Ids of batches delivered last, kept to refuse a second proposal of one: 64 full sequences.
 pub const RECENT_BATCHES_MAX: usize = 64 * BLOCK_BATCHES_MAX;
+/// How much later than its last proposal a primary begins the next one, while one is in flight and
+/// the waiting work does not fill one, milliseconds, unless configured; a validator's batches keep it
+/// likewise. Twice the round of four validators on one machine (4.6 ms at 217 blocks per second,
+/// `bench/README.md`), a third of the shortest round between sites 10 ms apart.
+pub const PROPOSAL_SPACING_MS: u64 = 10;
+/// Greatest spacing that may be configured, milliseconds: a client would see no more.
+pub const PROPOSAL_SPACING_MS_MAX: u64 = 1_000;
+/// Transactions that are worth a round of their own: half of what closes a batch.
+pub const PROPOSAL_FULL_TXS: usize = BATCH_TARGET_TXS / 2;
+/// Bytes that are: a batch closed for its bytes is up to one transaction short of the target.
+pub const PROPOSAL_FULL_BYTES: usize = BATCH_TARGET_BYTES / 2;
 /// Rounds over all replicas in which the body of one batch is asked for; then it takes a view
 /// change or catch-up to ask again.
 pub const FETCH_ROUNDS_MAX: u32 = 4;

@@ -79,7 +79,7 @@ fn wrong_new_view(
     culprit: ReplicaId,
     new_view: &NewView,
 ) -> Option<&'static str> {
-    let bystander = Pbft::new(Setup {
+    let setup = Setup {
         chain: judge.chain,
         me: culprit,
         replicas: judge.replicas.clone(),
@@ -88,7 +88,8 @@ fn wrong_new_view(
         tip: Tip::genesis(judge.chain, 0),
         checkpoint: Digest::ZERO,
         log: Vec::new(),
-    });
+    };
+    let bystander = Pbft::new(setup, judge.plugin.sequence_txs_max);
     let leads = judge.replicas.primary(new_view.view) == culprit;
     let plan = bystander.plan(new_view.view, &new_view.view_changes).ok().filter(|_| leads)?;
     let digests = plan.proposals.iter().map(|p| p.digest(&judge.chain));

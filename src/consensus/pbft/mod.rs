@@ -91,21 +91,32 @@ use crate::types::ids::Epoch;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
+use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::replica_set::ReplicaSet;
 use crate::types::vote::Phase;
 use crate::types::vote::Slot;
 use crate::types::vote::Vote;
 
-/// The row of the plug-in table.
+/// The row of the plug-in table: many transactions for one sequence number.
 pub const PLUGIN: Plugin = Plugin {
     name: "pbft",
     summary: "Byzantine agreement in three message delays; f = floor((n-1)/3), so none below four",
     faults: FaultModel::Byzantine,
     replicas_min: 1,
-    build: |setup| Box::new(Pbft::new(setup)),
+    sequence_txs_max: limits::SEQUENCE_TXS_MAX,
+    build: |setup| Box::new(Pbft::new(setup, limits::SEQUENCE_TXS_MAX)),
     claims: message::claims,
     offence: evidence::offence,
+};
+
+/// The same core with one transaction for each sequence number, as the protocol was published.
+pub const CLASSIC: Plugin = Plugin {
+    name: "classic",
+    summary: "pbft with one transaction for each sequence number, for comparison",
+    sequence_txs_max: 1,
+    build: |setup| Box::new(Pbft::new(setup, 1)),
+    ..PLUGIN
 };
 
 /// A PBFT replica.
@@ -116,6 +127,8 @@ pub struct Pbft {
     replicas: Arc<ReplicaSet>,
     parameters: ChainParameters,
     tuning: Tuning,
+    /// Transactions of one sequence number, at most.
+    sequence_txs_max: usize,
     /// Sequence numbers between the watermarks.
     window: u64,
     /// The driver's clock, milliseconds since 1970.
@@ -181,7 +194,7 @@ struct Final {
 
 impl Pbft {
     /// A replica as its ledger and its log left it.
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup, sequence_txs_max: usize) -> Self {
         let window = log::fitting_window(&setup.parameters, &setup.replicas);
         let tip = setup.tip;
         let mut replica = Self {
@@ -190,6 +203,7 @@ impl Pbft {
             replicas: setup.replicas,
             parameters: setup.parameters,
             tuning: setup.tuning,
+            sequence_txs_max,
             window,
             clock_ms: 0,
             view: View(0),

@@ -139,6 +139,10 @@ impl Pbft {
         for found in self.finals.values_mut() {
             wanted |= found.missing.remove(&id);
         }
+        // In custody it would never be proposed, and every primary be suspected for that.
+        if reference.transactions as usize > self.sequence_txs_max {
+            return;
+        }
         self.batches.insert(reference, self.pace.tick, wanted);
     }
 
@@ -200,7 +204,7 @@ impl Pbft {
         if proposal.is_null() {
             return *proposal == Proposal::null(proposal.sequence);
         }
-        let bytes: usize = proposal.batches.iter().map(|b| b.bytes as usize).sum();
+        let (transactions, bytes) = extent(&proposal.batches);
         let distinct: BTreeSet<BatchId> = proposal.batches.iter().map(|b| b.id).collect();
         let fresh = |b: &BatchRef| {
             !self.batches.is_recent(&b.id)
@@ -211,6 +215,7 @@ impl Pbft {
             && proposal.time_ms > self.time_below(proposal.sequence)
             && proposal.time_ms.abs_diff(self.clock_ms) <= self.parameters.block_time_skew_ms
             && proposal.batches.len() <= self.parameters.block_batches_max as usize
+            && transactions <= self.sequence_txs_max
             && bytes <= limits::BLOCK_BYTES_MAX
             && distinct.len() == proposal.batches.len()
             && proposal.batches.iter().all(fresh)
@@ -385,11 +390,13 @@ impl Pbft {
         })
     }
 
-    /// Proposes all waiting batches while the pipe has room.
+    /// Proposes the waiting batches while the pipe has room, beside a fresh proposal only what
+    /// fills one: a round costs the same for one transaction and for many.
     fn propose(&mut self, effects: &mut Vec<Effect>) {
         while let Some(n) = self.next_proposal() {
             let batches = self.proposable();
-            if batches.is_empty() {
+            let gathers = self.keeps_distance() && !self.is_full(&batches);
+            if batches.is_empty() || gathers {
                 return;
             }
             let time_ms = self.clock_ms.max(self.time_below(n).saturating_add(1));
@@ -419,15 +426,17 @@ impl Pbft {
             .filter_map(|(_, e)| e.assignment.as_ref())
             .flat_map(|a| a.proposal.batches.iter().map(|b| b.id))
             .collect();
-        let mut bytes = 0usize;
+        let (mut transactions, mut bytes) = (0, 0);
         let mut batches = Vec::new();
         for pending in self.batches.in_order() {
             let reference = pending.reference;
             if taken.contains(&reference.id) {
                 continue;
             }
+            transactions += reference.transactions as usize;
             bytes += reference.bytes as usize;
-            let full = batches.len() >= self.parameters.block_batches_max as usize;
+            let full = batches.len() >= self.parameters.block_batches_max as usize
+                || transactions > self.sequence_txs_max;
             if full || bytes > limits::BLOCK_BYTES_MAX {
                 break;
             }
@@ -436,11 +445,20 @@ impl Pbft {
         batches
     }
 
+    /// Worth a round of its own, or all that one may carry.
+    fn is_full(&self, batches: &[BatchRef]) -> bool {
+        let (transactions, bytes) = extent(batches);
+        transactions >= limits::PROPOSAL_FULL_TXS.min(self.sequence_txs_max)
+            || bytes >= limits::PROPOSAL_FULL_BYTES
+            || batches.len() >= self.parameters.block_batches_max as usize
+    }
+
     /// Assigns a proposal as primary: the record, the pre-prepare, and the primary's own prepare.
     fn assign(&mut self, proposal: Proposal, effects: &mut Vec<Effect>) {
         let (view, n) = (self.view, proposal.sequence);
         let digest = proposal.digest(&self.chain);
         let record = Record::Accepted { view, proposal: proposal.clone() };
+        self.pace.on_proposed(!proposal.is_null() && self.tuning.proposal_spacing_ms > 0);
         effects.push(Effect::Persist(record.to_log()));
         effects.push(Effect::Broadcast(self.pre_prepare_draft(view, proposal.clone())));
         let slot = self.slot(Phase::Prepare, view, n);
@@ -451,7 +469,6 @@ impl Pbft {
             entry.assignment = Some(assignment);
         }
         self.proposed = n;
-        self.pace.null_due = false;
         self.check_prepared(n);
     }
 
@@ -489,4 +506,10 @@ impl Pbft {
             effects.push(Effect::FetchBatch { id, from });
         }
     }
+}
+
+/// Transactions and bytes of some batches.
+fn extent(batches: &[BatchRef]) -> (usize, usize) {
+    let sum = |of: fn(&BatchRef) -> u32| batches.iter().map(|b| of(b) as usize).sum();
+    (sum(|b| b.transactions), sum(|b| b.bytes))
 }

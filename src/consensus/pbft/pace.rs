@@ -1,5 +1,5 @@
 //! Floor 2: PBFT's timers: when to suspect the primary, when to send again, when to fill an idle
-//! network.
+//! network, how far apart proposals are.
 //!
 //! | timer | armed while | fires |
 //! | --- | --- | --- |
@@ -7,11 +7,17 @@
 //! | ViewChange | a quorum demands this view or higher, not begun yet | demand the next view |
 //! | Retransmit | something is unfinished | a tick: status, fetches, catch-up, fairness |
 //! | NullRequest | primary of an active view; again at each proposal | propose a null request |
+//! | Proposal | primary with proposals in flight; again at each proposal | propose what waits |
 //!
 //! The Request and ViewChange waits double with each view that fails, up to `timeout_ms_max`, and
 //! shrink again after progress. Request alone would let a primary live that leaves out one batch,
 //! or that proposes just often enough; two rules counted in ticks replace it too: the oldest batch
 //! was overtaken by much younger ones, or the pipe stood empty too often while batches waited.
+//!
+//! The primary proposes at once where nothing is in flight. Else it begins the next proposal when the
+//! waiting work fills one, or `proposal_spacing_ms` after the last: where a round is shorter than
+//! the spacing, blocks gather what arrives during a round; where it is longer, up to `in_flight_max`
+//! rounds overlap (Nagle, RFC 896, asks the same of small packets).
 //!
 //! A replica does not suspect while it hears too few others to form a quorum (it is cut off), while
 //! it is behind, or while its own execution or the watermark holds the pipe.
@@ -37,10 +43,14 @@ pub struct Pace {
     pub tick: u64,
     /// Statuses sent so far: rotates who is asked.
     pub asked: u64,
-    /// False where the null request timer must begin again: something was proposed.
-    pub null_due: bool,
     /// Replicas heard since the Request timer last fired.
     pub heard: BTreeSet<ReplicaId>,
+    /// False where the null request timer must begin again: something was proposed.
+    null_due: bool,
+    /// True from a proposal until the spacing has passed.
+    fresh: bool,
+    /// True where the spacing must begin again: something was proposed.
+    restart_spacing: bool,
     armed: BTreeSet<Timer>,
     waiting_for_view: Option<View>,
     failures: u32,
@@ -61,8 +71,10 @@ impl Pace {
         Self {
             tick: 0,
             asked: 0,
-            null_due: true,
             heard: BTreeSet::new(),
+            null_due: true,
+            fresh: false,
+            restart_spacing: false,
             armed: BTreeSet::new(),
             waiting_for_view: None,
             failures: 0,
@@ -96,8 +108,16 @@ impl Pace {
         }
     }
 
+    /// This replica proposed; `spaced` where the next proposal keeps a distance.
+    pub fn on_proposed(&mut self, spaced: bool) {
+        self.null_due = false;
+        self.fresh = spaced;
+        self.restart_spacing = spaced;
+    }
+
     /// A view began: its primary starts with a clean record.
     pub fn on_new_view(&mut self) {
+        self.fresh = false;
         self.restart_request = true;
         self.empty_pipe = 0;
         self.newest_delivered = 0;
@@ -132,6 +152,7 @@ impl Pbft {
                 self.pace.null_due = false;
                 self.propose_null(effects);
             }
+            Timer::Proposal => self.pace.fresh = false,
             Timer::Plugin(_) => {}
         }
     }
@@ -156,6 +177,16 @@ impl Pbft {
         let primary = self.view_active && self.replicas.primary(self.view) == self.me;
         let proposed = !std::mem::replace(&mut self.pace.null_due, true);
         self.settle(Timer::NullRequest, primary && null_ms > 0, proposed, null_ms, effects);
+
+        let spaced = primary && self.keeps_distance();
+        let restart = std::mem::take(&mut self.pace.restart_spacing);
+        let spacing_ms = self.tuning.proposal_spacing_ms;
+        self.settle(Timer::Proposal, spaced, restart, spacing_ms, effects);
+    }
+
+    /// True while the last proposal is in flight and younger than the spacing.
+    pub(super) fn keeps_distance(&self) -> bool {
+        self.pace.fresh && self.proposed > self.tip.sequence
     }
 
     fn settle(

@@ -21,6 +21,7 @@ use crate::types::block::Tip;
 use crate::types::ids::BatchId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
+use crate::types::limits;
 use crate::types::verified::Verified;
 use crate::types::vote::Slot;
 
@@ -98,7 +99,8 @@ impl Cluster {
         let (tip, log) = (member.tip, member.log.clone());
         let checkpoint = state_digest(&tip);
         let tuning = self.tuning;
-        member.core = Some(Pbft::new(Setup { tip, log, checkpoint, tuning, ..setup(n, i) }));
+        let setup = Setup { tip, log, checkpoint, tuning, ..setup(n, i) };
+        member.core = Some(Pbft::new(setup, limits::SEQUENCE_TXS_MAX));
         self.input(i, Input::Start);
         // As the driver does: what is in the ledger is not announced again.
         let member = &self.members[usize::from(i)];

@@ -8,5 +8,6 @@ mod decode;
 mod normal;
 mod recovery;
 mod runs;
+mod spacing;
 mod view_change;
 mod words;

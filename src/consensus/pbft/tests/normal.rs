@@ -42,10 +42,14 @@ fn backup_goes_through_the_three_phases() {
     assert_eq!(three.0.tip.sequence, SequenceNumber(1));
 }
 
-/// The primary proposes at once, several in flight, no more than its depth, each batch once.
+/// Without a spacing the primary proposes at once, several in flight, no more than its depth, each
+/// batch once.
 #[test]
 fn primary_fills_the_pipe_and_no_more() {
-    let mut zero = Solo::new(setup(4, 0));
+    let mut setup = setup(4, 0);
+    setup.tuning.proposal_spacing_ms = 0;
+    setup.tuning.in_flight_max = 4;
+    let mut zero = Solo::new(setup);
     let effects: Vec<Effect> =
         (1..=6).flat_map(|i| zero.step(Input::BatchAvailable(batch(i)))).collect();
     let proposed: Vec<Proposal> = broadcasts(&effects)

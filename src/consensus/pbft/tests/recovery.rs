@@ -13,12 +13,14 @@ use crate::types::block::Tip;
 use crate::types::codec::Decode;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
+use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::vote::Phase;
 
 /// Replica `me` built again from a log and a ledger's tip; the effects of `Start`.
 fn restart(me: u16, tip: Tip, log: Vec<LogRecord>) -> (Solo, Vec<Effect>) {
-    let mut solo = Solo(Pbft::new(Setup { tip, log, ..setup(4, me) }));
+    let setup = Setup { tip, log, ..setup(4, me) };
+    let mut solo = Solo(Pbft::new(setup, limits::SEQUENCE_TXS_MAX));
     solo.step(Input::Clock(NOW));
     let effects = solo.step(Input::Start);
     (solo, effects)

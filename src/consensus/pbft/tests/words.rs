@@ -28,6 +28,7 @@ use crate::types::ids::Epoch;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
+use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::replica_set::Replica;
 use crate::types::replica_set::ReplicaSet;
@@ -131,7 +132,12 @@ pub struct Solo(pub Pbft);
 impl Solo {
     /// Started, with the clock set.
     pub fn new(setup: Setup) -> Self {
-        let mut core = Pbft::new(setup);
+        Self::with(setup, limits::SEQUENCE_TXS_MAX)
+    }
+
+    /// The same, with so many transactions of one sequence number at most.
+    pub fn with(setup: Setup, sequence_txs_max: usize) -> Self {
+        let mut core = Pbft::new(setup, sequence_txs_max);
         let mut effects = Vec::new();
         core.step(Input::Clock(NOW), &mut effects);
         core.step(Input::Start, &mut effects);
