@@ -324,7 +324,7 @@ impl World {
 
     fn send_later(&mut self, at: usize, to: usize, draft: &Draft, sync_us: u64) {
         let (body, sender) = (draft.body.clone(), ReplicaId(u16::try_from(at).unwrap()));
-        let envelope = Envelope { sender, body, signature: Signature([1; 64]) };
+        let envelope = Envelope { sender, body, signature: Signature([1; 64]).into() };
         let input = Input::Message(Verified::by_checked_signatures(envelope));
         let delay_us = if at == to { 0 } else { self.case.delay_us };
         self.schedule(sync_us + delay_us, Event::Arrives { at: to, input });
