@@ -146,7 +146,7 @@ fn choice() {
     println!("\nwhat `auto` chose here");
     let crypto = Crypto::new(&Routing::default()).expect("providers");
     for route in crypto.report() {
-        let us = route.nanoseconds.map_or(String::new(), |n| format!("{:.2}", n as f64 / 1e3));
+        let us = route.times[0].map_or(String::new(), |n| format!("{:.2}", n as f64 / 1e3));
         let state = match (route.quarantined, route.chosen) {
             (Some(reason), _) => reason,
             (None, true) => "chosen",

@@ -36,7 +36,8 @@ pub struct Cluster {
     pub network: Network,
     ports: Vec<[u16; 3]>,
     nodes: Vec<Option<Node>>,
-    more: String,
+    /// What every node's configuration says besides, beginning in its table `crypto`.
+    pub more: String,
 }
 
 impl Cluster {

@@ -28,4 +28,6 @@ mod simulation;
 #[cfg(feature = "cli")]
 mod systemd;
 mod tidy;
+#[cfg(all(feature = "rest", feature = "openssl"))]
+mod tls;
 mod vectors;

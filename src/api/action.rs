@@ -113,8 +113,8 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// To `Alive`.
     Alive,
-    /// To `Ready`: why not, empty when it is.
-    Ready(Vec<String>),
+    /// To `Ready`: why not, empty when it is; and what is wrong although it may be.
+    Ready { reasons: Vec<String>, warnings: Vec<String> },
     /// To `Metrics`: Prometheus text.
     Metrics(String),
 }

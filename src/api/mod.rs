@@ -126,7 +126,10 @@ impl Service {
             Action::Status => Ok(Answer::Status(Box::new(self.handle.status()))),
             Action::Genesis => Ok(Answer::Genesis(self.handle.genesis().clone())),
             Action::Alive => Ok(Answer::Alive),
-            Action::Ready => Ok(Answer::Ready(self.handle.status().not_ready)),
+            Action::Ready => {
+                let status = self.handle.status();
+                Ok(Answer::Ready { reasons: status.not_ready, warnings: status.warnings })
+            }
             Action::Metrics => Ok(Answer::Metrics(self.handle.render_metrics())),
             Action::Registrar => Err(registrar_is_off()),
             read => {

@@ -10,9 +10,15 @@ use crate::cli::Context;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Cell;
+use crate::crypto::calibration;
+use crate::crypto::choice::Effort;
+use crate::crypto::choice::Route;
+use crate::crypto::known_answers::Operation;
+use crate::crypto::profile::Profile;
 use crate::crypto::routing::Crypto;
-use crate::crypto::routing::Route;
 use crate::crypto::routing::Routing;
+use crate::crypto::routing::RoutingError;
+use crate::types::signature::Algorithm;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -32,9 +38,13 @@ pub enum Command {
     /// Sign with a key on a token and verify
     #[cfg(feature = "pkcs11")]
     Test(token::Key),
-    /// Signatures per second of a key on a token, by number of sessions
-    #[cfg(feature = "pkcs11")]
-    Bench(token::Bench),
+    /// Measure every provider by operation and size, show what `auto` chooses; with --module:
+    /// signatures per second of a key on a token, by number of sessions
+    Bench {
+        #[cfg(feature = "pkcs11")]
+        #[command(flatten)]
+        token: token::Bench,
+    },
 }
 
 pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
@@ -49,13 +59,14 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         #[cfg(feature = "pkcs11")]
         Command::Test(key) => token::test(&key, context),
         #[cfg(feature = "pkcs11")]
-        Command::Bench(bench) => token::bench(&bench, context),
+        Command::Bench { token } if token.is_asked() => token::bench(token, context),
+        Command::Bench { .. } => bench(context),
     }
 }
 
+/// One row per pair; `auto` is what a node without a profile would choose now.
 fn list(context: &Context) -> Result<(), Failure> {
-    let crypto = Crypto::new(&Routing::default())
-        .map_err(|error| Failure::of(Exit::Internal, &error, "test this machine's memory"))?;
+    let crypto = Crypto::new(&Routing::default()).map_err(broken)?;
     let columns = ["operation", "algorithm", "provider", "known answers", "ns", "chosen"];
     let rows: Vec<Vec<Cell>> = crypto.report().iter().map(row).collect();
     context.output.table(&columns, &rows, "this build has no crypto provider");
@@ -63,16 +74,60 @@ fn list(context: &Context) -> Result<(), Failure> {
 }
 
 fn row(route: &Route) -> Vec<Cell> {
-    let answers = match route.quarantined {
-        None => "passed".to_owned(),
-        Some(answer) => format!("FAILED: {answer}"),
-    };
+    let main = usize::from(route.operation == Operation::Hash);
     vec![
         Cell::text_of(route.operation.name()),
         Cell::text_of(route.operation.algorithm()),
         Cell::text_of(route.provider),
-        Cell::Text(answers),
-        Cell::maybe(route.nanoseconds.map(Cell::Number)),
+        Cell::Text(answers(route)),
+        Cell::maybe(route.times[main].map(Cell::Number)),
         Cell::Flag(route.chosen),
     ]
+}
+
+fn answers(route: &Route) -> String {
+    match route.quarantined {
+        None => "passed".to_owned(),
+        Some(answer) => format!("FAILED: {answer}"),
+    }
+}
+
+/// Every pair in every class, and what `auto` chooses from the figures.
+fn bench(context: &Context) -> Result<(), Failure> {
+    let crypto = Crypto::with_profile(&Routing::default(), Profile::default(), Effort::Whole)
+        .map_err(broken)?;
+    let columns = ["operation", "algorithm", "size", "provider", "known answers", "ns", "chosen"];
+    let mut rows = Vec::new();
+    for route in crypto.report() {
+        for (class, name) in calibration::classes(route.operation).into_iter().enumerate() {
+            rows.push(vec![
+                Cell::text_of(route.operation.name()),
+                Cell::text_of(route.operation.algorithm()),
+                Cell::text_of(name),
+                Cell::text_of(route.provider),
+                Cell::Text(answers(route)),
+                Cell::maybe(route.times[class].map(Cell::Number)),
+                Cell::Flag(route.classes[class]),
+            ]);
+        }
+    }
+    let (batching, verify) = (crypto.batching(), Operation::Verify(Algorithm::Ed25519));
+    for (class, name) in calibration::classes(verify).into_iter().enumerate().skip(1) {
+        let size: usize = name.parse().unwrap_or_default();
+        rows.push(vec![
+            Cell::text_of(verify.name()),
+            Cell::text_of(verify.algorithm()),
+            Cell::text_of(name),
+            Cell::text_of("one equation"),
+            Cell::text_of("passed"),
+            Cell::maybe(batching.times[class].map(Cell::Number)),
+            Cell::Flag(size >= batching.from),
+        ]);
+    }
+    context.output.table(&columns, &rows, "this build has no crypto provider");
+    Ok(())
+}
+
+fn broken(error: RoutingError) -> Failure {
+    Failure::of(Exit::Internal, &error, "test this machine's memory")
 }

@@ -117,7 +117,10 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         let (signed, failed) = (number("signed"), number("failed"));
         let stopped = text(token, "stopped");
         let state = if stopped.is_empty() { "in use".to_owned() } else { stopped };
-        let line = format!("token {name}: {signed} signed, {failed} refused, {state}");
+        let (sessions, wanted) = (number("sessions"), number("sessions_wanted"));
+        let line = format!(
+            "token {name}: {signed} signed, {failed} refused, {sessions} of {wanted} sessions, {state}"
+        );
         context.output.note(&line);
     }
     Ok(())

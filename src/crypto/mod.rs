@@ -4,7 +4,8 @@
 //! validity     what a valid signature is, once, for everybody
 //! prepared     a parsed public key: the rule of `validity` on one provider
 //! batch        many Ed25519 signatures in one equation
-//! routing      Crypto: which provider does what; known answers, calibration, second opinions
+//! routing      Crypto, the one object that checks, signs and hashes; second opinions
+//! choice       which provider does what: known answers, calibration, profile
 //! verify_pool  named threads that check groups of signatures
 //! providers    portable (always), aws_lc, openssl, ring (features)
 //! keys         PKCS#8, shared by all providers
@@ -28,12 +29,14 @@ use crate::types::signature::Signature;
 use crate::types::vote_signature::SignatureCheck;
 
 pub mod batch;
-mod calibration;
+pub mod calibration;
+pub mod choice;
 #[cfg(test)]
 mod conformance;
 pub mod keys;
 pub mod known_answers;
 pub mod prepared;
+pub mod profile;
 pub mod providers;
 pub mod routing;
 pub mod validity;

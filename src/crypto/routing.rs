@@ -4,8 +4,8 @@
 //! At start every (operation, provider) pair runs its known answers; a pair that fails is
 //! quarantined, reported and never used. `auto` then takes the fastest verifier per algorithm after
 //! a short calibration, in favour of a fixed order of preference unless another is clearly faster,
-//! and for signing the preferred provider that wipes its keys. An operator may name a provider
-//! instead; naming one that is missing or quarantined refuses the start, with the reason.
+//! and for signing the preferred provider that wipes its keys (`choice`). An operator may name a
+//! provider instead; naming one that is missing or quarantined refuses the start, with the reason.
 //!
 //! One in `SECOND_OPINION_EVERY` checks is repeated on a second provider. A difference means that
 //! one of two libraries is wrong on a signature, which is how nodes fork: it is logged as an error,
@@ -18,7 +18,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lru::LruCache;
 use zeroize::Zeroizing;
@@ -30,10 +29,15 @@ use crate::crypto::Provider;
 use crate::crypto::SigningKey;
 use crate::crypto::batch;
 use crate::crypto::calibration;
-use crate::crypto::known_answers;
+use crate::crypto::calibration::CLASSES;
+use crate::crypto::choice;
+use crate::crypto::choice::Batching;
+use crate::crypto::choice::Effort;
+use crate::crypto::choice::Route;
 use crate::crypto::known_answers::Operation;
 use crate::crypto::prepared::PreparedCheck;
 use crate::crypto::prepared::PreparedKey;
+use crate::crypto::profile::Profile;
 use crate::types::digest;
 use crate::types::digest::Digest;
 use crate::types::limits;
@@ -46,9 +50,6 @@ pub const AUTO: &str = "auto";
 
 /// One check in this many is repeated on a second provider: about 0.1 % of the cost.
 pub const SECOND_OPINION_EVERY: u64 = 1024;
-
-/// Time of the whole calibration, split over all measured pairs.
-const CALIBRATION: Duration = Duration::from_millis(100);
 
 /// What the operator chose: per operation a provider's name or `auto`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Routing {
         }
     }
 
-    fn of(&self, operation: Operation) -> &str {
+    pub(super) fn of(&self, operation: Operation) -> &str {
         match operation {
             Operation::Hash => &self.hash,
             Operation::Verify(Algorithm::EcdsaP256) => &self.verify_p256,
@@ -118,21 +119,6 @@ pub enum RoutingError {
     /// Every provider fails.
     #[error("no crypto provider passes its known answers for {operation} {algorithm}: bad memory?")]
     NoneLeft { operation: &'static str, algorithm: &'static str },
-}
-
-/// One pair of the report: what the start found and chose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Provider.
-    pub provider: &'static str,
-    /// Operation and algorithm.
-    pub operation: Operation,
-    /// Nanoseconds per operation (256-byte text), where it was measured.
-    pub nanoseconds: Option<u64>,
-    /// The known answer that failed, where one did.
-    pub quarantined: Option<&'static str>,
-    /// Whether this provider does this operation from now on.
-    pub chosen: bool,
 }
 
 /// Two providers disagreed on one signature.
@@ -211,6 +197,10 @@ impl Verdicts {
 
 /// The chosen providers with their caches and counters. Cheap to share behind an `Arc`.
 pub struct Crypto {
+    /// By class of size, for `Digest::of`.
+    hashes: [&'static Provider; CLASSES],
+    batching: Batching,
+    profile: Profile,
     chosen: [&'static Provider; Operation::ALL.len()],
     second: [Option<&'static Provider>; Algorithm::ALL.len()],
     report: Vec<Route>,
@@ -227,7 +217,7 @@ impl Crypto {
     /// Runs the known answers of every pair, calibrates where something is `auto` (at most about
     /// 100 ms), and chooses.
     pub fn new(routing: &Routing) -> Result<Self, RoutingError> {
-        Self::over(PROVIDERS, routing)
+        Self::build(PROVIDERS, routing, Profile::default(), Effort::Start)
     }
 
     /// The portable provider for everything, without calibration: tests, tools, simulator.
@@ -236,28 +226,71 @@ impl Crypto {
             .expect("the portable provider is in every build and passes its known answers")
     }
 
+    /// The same, in favour of what `profile` says was chosen the last time, and measuring as much
+    /// as `effort` says.
+    pub fn with_profile(
+        routing: &Routing,
+        profile: Profile,
+        effort: Effort,
+    ) -> Result<Self, RoutingError> {
+        Self::build(PROVIDERS, routing, profile, effort)
+    }
+
+    #[cfg(test)]
     pub(super) fn over(
         providers: &'static [Provider],
         routing: &Routing,
     ) -> Result<Self, RoutingError> {
-        let mut report = tested(providers);
-        calibrate(providers, routing, &mut report);
+        Self::build(providers, routing, Profile::default(), Effort::Start)
+    }
+
+    fn build(
+        providers: &'static [Provider],
+        routing: &Routing,
+        mut profile: Profile,
+        effort: Effort,
+    ) -> Result<Self, RoutingError> {
+        let mut report = choice::tested(providers);
+        let mut batching = choice::calibrate(providers, routing, effort, &mut report);
         let mut chosen = [&providers[0]; Operation::ALL.len()];
+        let mut hashes = [&providers[0]; CLASSES];
         for (place, operation) in Operation::ALL.into_iter().enumerate() {
-            let name = choose(&report, operation, routing.of(operation))?;
-            chosen[place] = by_name(providers, name);
-            for route in &mut report {
-                route.chosen |= route.operation == operation && route.provider == name;
+            for (class, class_name) in calibration::classes(operation).into_iter().enumerate() {
+                // A key is prepared by one provider, whatever the size of the groups it is in.
+                let by = if operation == Operation::Hash { class } else { 0 };
+                let wanted = routing.of(operation);
+                let name = choice::choose(&report, operation, by, wanted, &profile)?;
+                if by == class && wanted == AUTO {
+                    profile.record(operation.name(), operation.algorithm(), class_name, name);
+                }
+                let provider = choice::by_name(providers, name);
+                match operation {
+                    Operation::Hash => hashes[class] = provider,
+                    _ => chosen[place] = provider,
+                }
+                for route in &mut report {
+                    if route.operation == operation && route.provider == name {
+                        route.classes[class] = true;
+                        route.chosen = true;
+                    }
+                }
             }
         }
+        chosen[index(Operation::Hash)] = hashes[1];
+        let ed25519 = Operation::Verify(Algorithm::Ed25519);
+        let single = report.iter().find(|r| r.operation == ed25519 && r.chosen);
+        batching.from = choice::batch_from(&batching, single.and_then(|r| r.times[0]));
         let second = Algorithm::ALL.map(|algorithm| {
             let verify = Operation::Verify(algorithm);
             let first = chosen[index(verify)].name;
-            let name = healthy(&report, verify).find(|name| *name != first)?;
-            Some(by_name(providers, name))
+            let name = choice::healthy(&report, verify).find(|name| *name != first)?;
+            Some(choice::by_name(providers, name))
         });
         let capacity = NonZeroUsize::new(limits::VERIFY_KEYS_MAX).expect("a constant above zero");
         Ok(Self {
+            hashes,
+            batching,
+            profile,
             chosen,
             second,
             report,
@@ -277,10 +310,10 @@ impl Crypto {
         self
     }
 
-    /// Makes the chosen provider the process's hash, for `Digest::of`. False where one was
+    /// Makes the chosen providers the process's hash, for `Digest::of`. False where one was
     /// installed before.
     pub fn install_hash(&self) -> bool {
-        digest::install(self.chosen[index(Operation::Hash)].sha256)
+        digest::install(self.hashes.map(|provider| provider.sha256))
     }
 
     /// Loads a private key from PKCS#8 DER into the provider chosen for signing.
@@ -325,7 +358,7 @@ impl Crypto {
         let mut ed25519 = Vec::new();
         let mut rechecked = 0;
         let ed25519_count = checks.iter().filter(|c| is_ed25519(c)).count();
-        let batched = ed25519_count >= batch::BATCH_MIN;
+        let batched = ed25519_count >= self.batching.from;
         if batched {
             ed25519.reserve_exact(ed25519_count);
         }
@@ -354,7 +387,33 @@ impl Crypto {
         &self.report
     }
 
-    /// The provider chosen for an operation.
+    /// How groups of Ed25519 signatures are checked.
+    pub fn batching(&self) -> Batching {
+        self.batching
+    }
+
+    /// What was chosen, to be kept for the next start.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// What is wrong with the providers, in words: pairs that failed their known answers, and
+    /// differences between two of them.
+    pub fn warnings(&self) -> Vec<String> {
+        let failed = self.report.iter().filter_map(|route| {
+            let answer = route.quarantined?;
+            let (operation, algorithm) = (route.operation.name(), route.operation.algorithm());
+            let provider = route.provider;
+            Some(format!("crypto provider {provider} fails {operation} {algorithm} ({answer})"))
+        });
+        let divergences = self.divergences.load(Ordering::Relaxed);
+        let differ = (divergences > 0).then(|| {
+            format!("crypto providers disagreed on {divergences} signatures: see the log")
+        });
+        failed.chain(differ).collect()
+    }
+
+    /// The provider chosen for an operation (for texts of the middle class, where it is hashing).
     pub fn chosen(&self, operation: Operation) -> &'static str {
         self.chosen[index(operation)].name
     }
@@ -455,116 +514,6 @@ fn index(operation: Operation) -> usize {
         Operation::Verify(algorithm) => 1 + algorithm as usize,
         Operation::Sign(algorithm) => 3 + algorithm as usize,
     }
-}
-
-/// Order of choice where measurements do not decide. On s390x and Power the assembly is OpenSSL's.
-const PREFERENCE: [&str; 4] = if cfg!(any(target_arch = "s390x", target_arch = "powerpc64")) {
-    ["openssl", "aws-lc", "ring", "portable"]
-} else {
-    ["aws-lc", "ring", "openssl", "portable"]
-};
-
-/// Providers that leave private keys in freed memory: only used for signing where named.
-const DOES_NOT_WIPE: [&str; 1] = ["ring"];
-
-fn by_name(providers: &'static [Provider], name: &str) -> &'static Provider {
-    providers.iter().find(|p| p.name == name).expect("names in the report come from this table")
-}
-
-/// Runs the known answers of every pair.
-fn tested(providers: &'static [Provider]) -> Vec<Route> {
-    let mut report = Vec::new();
-    for operation in Operation::ALL {
-        for provider in providers {
-            let quarantined = known_answers::check(provider, operation).err();
-            if let Some(reason) = quarantined {
-                tracing::error!(
-                    provider = provider.name,
-                    operation = operation.name(),
-                    algorithm = operation.algorithm(),
-                    reason,
-                    "crypto provider failed its known answers and is not used for this",
-                );
-            }
-            report.push(Route {
-                provider: provider.name,
-                operation,
-                nanoseconds: None,
-                quarantined,
-                chosen: false,
-            });
-        }
-    }
-    report
-}
-
-/// Measures the healthy pairs of operations that are left to `auto`. Signing is not chosen by
-/// speed.
-fn calibrate(providers: &'static [Provider], routing: &Routing, report: &mut [Route]) {
-    let wanted = |route: &Route| {
-        route.quarantined.is_none()
-            && routing.of(route.operation) == AUTO
-            && !matches!(route.operation, Operation::Sign(_))
-    };
-    let pairs = report.iter().filter(|r| wanted(r)).count();
-    for route in report.iter_mut().filter(|r| wanted(r)) {
-        let provider = by_name(providers, route.provider);
-        let budget = CALIBRATION / u32::try_from(pairs).unwrap_or(u32::MAX);
-        route.nanoseconds = Some(calibration::measure(provider, route.operation, budget));
-    }
-}
-
-/// Healthy providers of an operation, preferred first.
-fn healthy(report: &[Route], operation: Operation) -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<&'static str> = report
-        .iter()
-        .filter(|r| r.operation == operation && r.quarantined.is_none())
-        .map(|r| r.provider)
-        .collect();
-    names.sort_by_key(|name| PREFERENCE.iter().position(|p| p == name).unwrap_or(usize::MAX));
-    names.into_iter()
-}
-
-fn choose(
-    report: &[Route],
-    operation: Operation,
-    name: &str,
-) -> Result<&'static str, RoutingError> {
-    let (operation_name, algorithm) = (operation.name(), operation.algorithm());
-    let route_of =
-        |name: &str| report.iter().find(|r| r.operation == operation && r.provider == name);
-    if name != AUTO {
-        let route = route_of(name).ok_or_else(|| RoutingError::Unknown {
-            name: name.to_string(),
-            operation: operation_name,
-            algorithm,
-            known: PROVIDERS.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
-        })?;
-        return match route.quarantined {
-            None => Ok(route.provider),
-            Some(reason) => Err(RoutingError::Quarantined {
-                name: route.provider,
-                operation: operation_name,
-                algorithm,
-                reason,
-            }),
-        };
-    }
-    let signing = matches!(operation, Operation::Sign(_));
-    let mut candidates =
-        healthy(report, operation).filter(|name| !signing || !DOES_NOT_WIPE.contains(name));
-    let none_left = RoutingError::NoneLeft { operation: operation_name, algorithm };
-    let mut best = candidates.next().ok_or(none_left)?;
-    for candidate in candidates {
-        let time = |name| route_of(name).and_then(|r| r.nanoseconds);
-        // Clearly faster means by a tenth: less is noise, and a stable choice is worth more.
-        if let (Some(new), Some(old)) = (time(candidate), time(best))
-            && new.saturating_mul(10) < old.saturating_mul(9)
-        {
-            best = candidate;
-        }
-    }
-    Ok(best)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub mod peers;
 pub mod tls;
 #[cfg(feature = "grpc")]
 pub mod tls_key;
+#[cfg(feature = "grpc")]
+pub mod tls_provider;
 
 use bytes::Bytes;
 

@@ -10,7 +10,7 @@
 //! The chain, the key's signature over the handshake and the validity times are checked by rustls
 //! and webpki; nothing here relaxes them. Sessions are never resumed, so that every connection
 //! passes the checks of the day. A refusal ends the handshake with an alert and a text that names
-//! the cause. RFC 8446; rustls 0.23 with aws-lc-rs.
+//! the cause. RFC 8446; rustls 0.23 over one of the libraries of `tls_provider`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,7 +33,6 @@ use rustls::client::danger::ServerCertVerified;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
 use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
@@ -50,6 +49,8 @@ use rustls::sign::CertifiedKey;
 use rustls::sign::SigningKey;
 use rustls::version::TLS13;
 
+use crate::network::tls_provider::TlsProvider;
+
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -64,6 +65,14 @@ pub enum TlsError {
     /// Key and certificate do not fit or do not parse.
     #[error("the TLS key or certificate of this node is unusable; enrol it again")]
     Credentials(#[source] RustlsError),
+    /// No such library.
+    #[error("TLS cannot run on {name:?} in this build; choose auto or one of: {known}")]
+    Provider {
+        /// As configured.
+        name: String,
+        /// The rows of this build.
+        known: String,
+    },
     /// No roots at all, or a provider without TLS 1.3.
     #[error("TLS setup failed: {0}")]
     Setup(String),
@@ -84,29 +93,39 @@ pub enum Callers {
 }
 
 /// This process's TLS certificates and key; may be replaced while connections stand.
-pub struct Credentials(RwLock<Arc<CertifiedKey>>);
+pub struct Credentials {
+    current: RwLock<Arc<CertifiedKey>>,
+    provider: TlsProvider,
+}
 
 impl Credentials {
     /// A certificate chain, leaf first, DER, with its key in PKCS #8 (or SEC 1) DER.
     pub fn new(chain: &[Bytes], key: &[u8]) -> Result<Self, TlsError> {
-        Ok(Self(RwLock::new(Arc::new(certified_key(chain, key)?))))
+        Self::over(TlsProvider::auto(), chain, key)
+    }
+
+    /// The same with a library that was chosen: it signs the handshakes.
+    pub fn over(provider: TlsProvider, chain: &[Bytes], key: &[u8]) -> Result<Self, TlsError> {
+        let current = RwLock::new(Arc::new(certified_key(&provider, chain, key)?));
+        Ok(Self { current, provider })
     }
 
     /// The same with a key that lives elsewhere, for instance in a token behind the signer. The
     /// caller vouches that it belongs to the leaf.
     pub fn with_key(chain: &[Bytes], key: Arc<dyn SigningKey>) -> Self {
-        Self(RwLock::new(Arc::new(CertifiedKey::new(ders(chain), key))))
+        let current = RwLock::new(Arc::new(CertifiedKey::new(ders(chain), key)));
+        Self { current, provider: TlsProvider::auto() }
     }
 
     /// New connections use this chain and key from now on: renewal without restart.
     pub fn replace(&self, chain: &[Bytes], key: &[u8]) -> Result<(), TlsError> {
-        let renewed = Arc::new(certified_key(chain, key)?);
-        *self.0.write().expect("no holder of this lock panics") = renewed;
+        let renewed = Arc::new(certified_key(&self.provider, chain, key)?);
+        *self.current.write().expect("no holder of this lock panics") = renewed;
         Ok(())
     }
 
     fn current(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.0.read().expect("no holder of this lock panics"))
+        Arc::clone(&self.current.read().expect("no holder of this lock panics"))
     }
 }
 
@@ -132,9 +151,12 @@ impl ResolvesClientCert for Credentials {
     }
 }
 
-/// The members' root certificates.
+/// The members' root certificates, and the library that checks chains to them and encrypts.
 #[derive(Clone, Debug)]
-pub struct Roots(Arc<RootCertStore>);
+pub struct Roots {
+    store: Arc<RootCertStore>,
+    provider: TlsProvider,
+}
 
 impl Roots {
     /// From the organisations' root certificates, DER; at least one.
@@ -148,7 +170,12 @@ impl Roots {
         if store.is_empty() {
             return Err(TlsError::Setup("no root certificates were given".to_owned()));
         }
-        Ok(Self(Arc::new(store)))
+        Ok(Self { store: Arc::new(store), provider: TlsProvider::auto() })
+    }
+
+    /// The same with a library that was chosen; `new` takes that of `auto`.
+    pub fn over(self, provider: TlsProvider) -> Self {
+        Self { provider, ..self }
     }
 }
 
@@ -160,10 +187,12 @@ pub fn server_config(
     check: Check,
     protocols: &[&str],
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder =
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots.0), Arc::clone(&provider))
-            .clear_root_hint_subjects();
+    let provider = roots.provider.rustls();
+    let builder = WebPkiClientVerifier::builder_with_provider(
+        Arc::clone(&roots.store),
+        Arc::clone(&provider),
+    )
+    .clear_root_hint_subjects();
     let chains = match callers {
         Callers::Authenticated => builder,
         Callers::Any => builder.allow_unauthenticated(),
@@ -188,9 +217,9 @@ pub fn client_config(
     check: Check,
     protocols: &[&str],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = roots.provider.rustls();
     let verifier =
-        ServerVerifier { roots: Arc::clone(&roots.0), provider: Arc::clone(&provider), check };
+        ServerVerifier { roots: Arc::clone(&roots.store), provider: Arc::clone(&provider), check };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| TlsError::Setup(error.to_string()))?
@@ -340,11 +369,14 @@ fn refused(reason: String) -> RustlsError {
     RustlsError::InvalidCertificate(CertificateError::Other(reason))
 }
 
-fn certified_key(chain: &[Bytes], key: &[u8]) -> Result<CertifiedKey, TlsError> {
+fn certified_key(
+    provider: &TlsProvider,
+    chain: &[Bytes],
+    key: &[u8],
+) -> Result<CertifiedKey, TlsError> {
     let key = PrivateKeyDer::try_from(key.to_vec())
         .map_err(|reason| TlsError::Credentials(RustlsError::General(reason.to_owned())))?;
-    CertifiedKey::from_der(ders(chain), key, &aws_lc_rs::default_provider())
-        .map_err(TlsError::Credentials)
+    CertifiedKey::from_der(ders(chain), key, &provider.rustls()).map_err(TlsError::Credentials)
 }
 
 fn ders(chain: &[Bytes]) -> Vec<CertificateDer<'static>> {

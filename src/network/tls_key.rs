@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::Error;
 use rustls::SignatureAlgorithm;
@@ -14,20 +15,24 @@ use rustls::sign::SigningKey;
 
 use crate::crypto;
 use crate::membership::certificate;
+use crate::telemetry::metrics::Metrics;
 use crate::types::signature::Algorithm;
 
 /// A key of this house as rustls sees it.
 #[derive(Clone)]
-pub struct TlsKey(Arc<dyn crypto::SigningKey>);
+pub struct TlsKey {
+    key: Arc<dyn crypto::SigningKey>,
+    metrics: Arc<Metrics>,
+}
 
 impl TlsKey {
-    /// Wraps the key.
-    pub fn new(key: Arc<dyn crypto::SigningKey>) -> Self {
-        Self(key)
+    /// Wraps the key; what it is asked is counted as the signer's lane `transport`.
+    pub fn new(key: Arc<dyn crypto::SigningKey>, metrics: Arc<Metrics>) -> Self {
+        Self { key, metrics }
     }
 
     fn own_scheme(&self) -> SignatureScheme {
-        match self.0.public_key().algorithm() {
+        match self.key.public_key().algorithm() {
             Algorithm::EcdsaP256 => SignatureScheme::ECDSA_NISTP256_SHA256,
             Algorithm::Ed25519 => SignatureScheme::ED25519,
         }
@@ -36,7 +41,7 @@ impl TlsKey {
 
 impl fmt::Debug for TlsKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TlsKey").field(self.0.public_key()).finish()
+        f.debug_tuple("TlsKey").field(self.key.public_key()).finish()
     }
 }
 
@@ -46,7 +51,7 @@ impl SigningKey for TlsKey {
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
-        match self.0.public_key().algorithm() {
+        match self.key.public_key().algorithm() {
             Algorithm::EcdsaP256 => SignatureAlgorithm::ECDSA,
             Algorithm::Ed25519 => SignatureAlgorithm::ED25519,
         }
@@ -55,8 +60,11 @@ impl SigningKey for TlsKey {
 
 impl Signer for TlsKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let signature = self.0.sign(message).map_err(|error| Error::General(error.to_string()))?;
-        Ok(match self.0.public_key().algorithm() {
+        let start = Instant::now();
+        let signed = self.key.sign(message);
+        self.metrics.asked_signer("transport", start.elapsed(), usize::from(signed.is_err()));
+        let signature = signed.map_err(|error| Error::General(error.to_string()))?;
+        Ok(match self.key.public_key().algorithm() {
             Algorithm::EcdsaP256 => certificate::ecdsa_der(&signature),
             Algorithm::Ed25519 => signature.0.to_vec(),
         })

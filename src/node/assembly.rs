@@ -19,6 +19,8 @@ use crate::chaincode::contracts::Options;
 use crate::consensus;
 use crate::consensus::Plugin;
 use crate::crypto::Check;
+use crate::crypto::choice::Effort;
+use crate::crypto::profile::Profile;
 use crate::crypto::routing::Crypto;
 use crate::crypto::routing::Routing;
 use crate::crypto::verify_pool::PoolConfig;
@@ -36,6 +38,7 @@ use crate::network::recognise;
 use crate::network::tls::Credentials;
 use crate::network::tls::Roots;
 use crate::network::tls_key::TlsKey;
+use crate::network::tls_provider::TlsProvider;
 use crate::node::config::ApiSection;
 use crate::node::config::Config;
 use crate::node::config::NodeRole;
@@ -81,7 +84,7 @@ impl Node {
     ) -> Result<Self, StartError> {
         let genesis = Arc::new(read_genesis(&config.node.genesis).map_err(refused)?);
         let plugin = plugin(&genesis)?;
-        let crypto = Arc::new(Crypto::new(&routing(config)).map_err(refused)?);
+        let crypto = Arc::new(providers(config, &placement.host.processor)?);
         crypto.install_hash();
         let msp = Msp::load(&config.node.identity).map_err(refused)?;
         let metrics = Arc::new(Metrics::new());
@@ -90,7 +93,7 @@ impl Node {
         let directory = Arc::new(Directory::new(&genesis, check).map_err(refused)?);
         let ledger = Arc::new(open_ledger(config, placement, &genesis)?);
         let seat = seat(config, &genesis, &msp, &crypto, &ledger)?;
-        let tls = tls_identity(config, &genesis, &msp)?;
+        let tls = tls_identity(config, &genesis, &msp, &metrics)?;
         let network = network(config, &genesis, &msp, &tls, &directory, &metrics, runtime)?;
         let sockets = sockets(&config.api)?;
         let pool = PoolConfig { threads: placement.verify_threads(config), cores: Vec::new() };
@@ -161,6 +164,23 @@ fn plugin(genesis: &Genesis) -> Result<&'static Plugin, StartError> {
         return Err(StartError(text));
     }
     Ok(plugin)
+}
+
+/// The crypto providers, chosen in favour of what was chosen at the last start. The profile only
+/// saves a change of mind: one that cannot be kept is a warning.
+fn providers(config: &Config, processor: &str) -> Result<Crypto, StartError> {
+    let path = config.node.data.join("crypto-profile.toml");
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    let profile = Profile::parse(&before, processor);
+    let crypto = Crypto::with_profile(&routing(config), profile, Effort::Start).map_err(refused)?;
+    let text = crypto.profile().to_toml();
+    if text != before
+        && let Err(error) =
+            std::fs::create_dir_all(&config.node.data).and_then(|()| std::fs::write(&path, text))
+    {
+        tracing::warn!(path = %path.display(), %error, "the choice of crypto is not kept");
+    }
+    Ok(crypto)
 }
 
 fn routing(config: &Config) -> Routing {
@@ -295,22 +315,32 @@ fn network(
     Grpc::new(config).map_err(refused)
 }
 
-fn tls_identity(config: &Config, genesis: &Genesis, msp: &Msp) -> Result<TlsIdentity, StartError> {
+fn tls_identity(
+    config: &Config,
+    genesis: &Genesis,
+    msp: &Msp,
+    metrics: &Arc<Metrics>,
+) -> Result<TlsIdentity, StartError> {
     let tls = msp.tls.as_ref().ok_or_else(|| {
         let folder = config.node.identity.display();
         StartError(format!("{folder} has no tls folder; a node needs a TLS certificate"))
     })?;
+    let provider = TlsProvider::named(&config.crypto.tls).map_err(refused)?;
     let chain = std::slice::from_ref(&tls.certificate);
     let credentials = match config.signer.tls {
-        false => Credentials::new(chain, tls.pkcs8().map_err(refused)?).map_err(refused)?,
+        false => {
+            let key = tls.pkcs8().map_err(refused)?;
+            Credentials::over(provider.clone(), chain, key).map_err(refused)?
+        }
         true => {
             let key = tls.identity().map_err(refused)?.key;
             let key = RemoteKey::new(signer_place(config)?, key).map_err(refused)?;
-            Credentials::with_key(chain, Arc::new(TlsKey::new(Arc::new(key))))
+            Credentials::with_key(chain, Arc::new(TlsKey::new(Arc::new(key), metrics.clone())))
         }
     };
     let credentials = Arc::new(credentials);
     let roots = Roots::new(genesis.organisations.iter().map(|o| &o.root)).map_err(refused)?;
+    let roots = roots.over(provider);
     Ok(TlsIdentity { credentials, roots })
 }
 

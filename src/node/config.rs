@@ -156,6 +156,8 @@ pub struct CryptoSection {
     pub verify: String,
     /// Signatures.
     pub sign: String,
+    /// TLS: handshakes and records.
+    pub tls: String,
     /// Threads that check signatures; 0 chooses by the cores present.
     pub verify_threads: usize,
 }
@@ -238,7 +240,7 @@ impl Default for SignerSection {
 impl Default for CryptoSection {
     fn default() -> Self {
         let auto = || "auto".to_owned();
-        Self { hash: auto(), verify: auto(), sign: auto(), verify_threads: 0 }
+        Self { hash: auto(), verify: auto(), sign: auto(), tls: auto(), verify_threads: 0 }
     }
 }
 

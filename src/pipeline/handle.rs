@@ -97,6 +97,8 @@ pub struct NodeStatus {
     pub pending_batch_bytes: usize,
     /// Why the node is not ready to take transactions; empty when it is.
     pub not_ready: Vec<String>,
+    /// What an operator should know although the node works: providers in quarantine.
+    pub warnings: Vec<String>,
 }
 
 impl Handle {
@@ -260,6 +262,14 @@ impl Handle {
         let counts = pool.crypto().counts();
         follow(&m.signatures_checked, counts.checked);
         follow(&m.signatures_refused, counts.invalid);
+        follow(&m.crypto_fallbacks, counts.rechecked);
+        follow(&m.crypto_second_opinions, counts.second_opinions);
+        follow(&m.crypto_divergences, counts.divergences);
+        for route in pool.crypto().report() {
+            let (operation, algorithm) = (route.operation.name(), route.operation.algorithm());
+            let pair = [("provider", route.provider), ("for", operation), ("with", algorithm)];
+            m.crypto_pair(pair, route.quarantined.is_some());
+        }
         show(&m.verify_pool_jobs, pool.waiting() as u64);
         show(&m.consensus_view, status.core.view.0);
         show(&m.consensus_sequence, status.core.delivered.0);
@@ -314,6 +324,7 @@ impl Handle {
             pending_batches,
             pending_batch_bytes,
             not_ready,
+            warnings: shared.pool.crypto().warnings(),
         }
     }
 }

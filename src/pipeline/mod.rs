@@ -15,6 +15,7 @@ pub mod commit;
 pub mod execute;
 pub mod handle;
 pub mod intake;
+pub mod measured;
 pub mod mempool;
 pub mod order;
 pub mod publish;

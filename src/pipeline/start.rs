@@ -51,6 +51,7 @@ use crate::pipeline::handle::Handle;
 use crate::pipeline::handle::Shared;
 use crate::pipeline::intake;
 use crate::pipeline::intake::Intake;
+use crate::pipeline::measured::Measured;
 use crate::pipeline::mempool::Mempool;
 use crate::pipeline::order::Order;
 use crate::pipeline::order::OrderInput;
@@ -320,7 +321,7 @@ impl Driver<'_> {
             me: seat.me,
             core,
             wal,
-            signer: seat.signer,
+            signer: Arc::new(Measured::new(seat.signer, self.shared.metrics.clone())),
             transport: self.shared.transport.clone(),
             bodies: self.shared.bodies.clone(),
             mempool: self.shared.mempool.clone(),

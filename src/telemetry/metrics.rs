@@ -21,6 +21,8 @@ use crate::telemetry::process;
 
 /// One label with a value known at compile time.
 type Label = [(&'static str, &'static str); 1];
+/// A provider, what for, and with which algorithm.
+type Pair = [(&'static str, &'static str); 3];
 type Histograms = Family<Label, Histogram, fn() -> Histogram>;
 
 /// Counters, gauges and histograms of one node.
@@ -69,6 +71,13 @@ pub struct Metrics {
     pub signatures_refused: Counter,
     /// Signatures made for consensus.
     pub signatures_made: Counter,
+    /// Checks that the chosen provider did not settle and the portable one did.
+    pub crypto_fallbacks: Counter,
+    /// Checks repeated on a second provider.
+    pub crypto_second_opinions: Counter,
+    /// Those among them whose answers differed.
+    pub crypto_divergences: Counter,
+    crypto_quarantined: Family<Pair, Gauge>,
     /// Jobs in the verification pool, waiting or running.
     pub verify_pool_jobs: Gauge,
     /// Bytes sent to peers and clients, TLS included.
@@ -87,6 +96,10 @@ pub struct Metrics {
     pub execute_seconds: Histogram,
     /// Transactions per committed block.
     pub block_transactions: Histogram,
+    /// Consensus messages that wait to be signed.
+    pub votes_waiting: Gauge,
+    signer_seconds: Histograms,
+    signer_failures: Family<Label, Counter>,
     refused: Family<Label, Counter>,
     queues: Family<Label, Gauge>,
     fsync: Histograms,
@@ -128,6 +141,10 @@ impl Metrics {
             signatures_checked: Counter::default(),
             signatures_refused: Counter::default(),
             signatures_made: Counter::default(),
+            crypto_fallbacks: Counter::default(),
+            crypto_second_opinions: Counter::default(),
+            crypto_divergences: Counter::default(),
+            crypto_quarantined: Family::default(),
             verify_pool_jobs: Gauge::default(),
             network_bytes_sent: Counter::default(),
             network_bytes_received: Counter::default(),
@@ -137,6 +154,9 @@ impl Metrics {
             ledger_seconds: seconds(),
             execute_seconds: seconds(),
             block_transactions: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
+            votes_waiting: Gauge::default(),
+            signer_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            signer_failures: Family::default(),
             refused: Family::default(),
             queues: Family::default(),
             fsync: Family::new_with_constructor(seconds as fn() -> Histogram),
@@ -147,6 +167,7 @@ impl Metrics {
         };
         metrics.register_line();
         metrics.register_consensus();
+        metrics.register_signer();
         metrics.register_machine();
         metrics
     }
@@ -169,6 +190,18 @@ impl Metrics {
     /// The histogram for syncs of a file; stations keep it. Observe seconds, or use `observe`.
     pub fn fsync(&self, file: &'static str) -> Histogram {
         self.fsync.get_or_create_owned(&[("file", file)])
+    }
+
+    /// Says whether a pair of provider and operation is in quarantine.
+    pub fn crypto_pair(&self, pair: Pair, quarantined: bool) {
+        self.crypto_quarantined.get_or_create(&pair).set(quarantined.into());
+    }
+
+    /// Observes a request to the signer, in this process or in another: `lane` is `consensus` or
+    /// `transport`, `failed` counts the texts that came back without a signature.
+    pub fn asked_signer(&self, lane: &'static str, elapsed: Duration, failed: usize) {
+        observe(&self.signer_seconds.get_or_create(&[("lane", lane)]), elapsed);
+        self.signer_failures.get_or_create(&[("lane", lane)]).inc_by(failed as u64);
     }
 
     /// All metrics as OpenMetrics text, `CONTENT_TYPE`.
@@ -257,10 +290,39 @@ impl Metrics {
         counter("signatures_checked", "Signatures checked", &self.signatures_checked);
         counter("signatures_refused", "Signatures that did not hold", &self.signatures_refused);
         counter("signatures_made", "Signatures made for consensus", &self.signatures_made);
+        let fallbacks = "Checks left to the portable provider";
+        counter("crypto_fallbacks", fallbacks, &self.crypto_fallbacks);
+        let opinions = "Checks repeated on a second provider";
+        counter("crypto_second_opinions", opinions, &self.crypto_second_opinions);
+        counter("crypto_divergences", "Repeated checks that differed", &self.crypto_divergences);
+        r.register(
+            "crypto_quarantined",
+            "1 where a provider fails its known answers and is not used",
+            self.crypto_quarantined.clone(),
+        );
         r.register(
             "verify_pool_jobs",
             "Jobs in the verification pool",
             self.verify_pool_jobs.clone(),
+        );
+    }
+
+    fn register_signer(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "signer_seconds",
+            "From the question to the signer to its answer, by lane",
+            self.signer_seconds.clone(),
+        );
+        r.register(
+            "signer_failures",
+            "Texts that the signer did not sign, by lane",
+            self.signer_failures.clone(),
+        );
+        r.register(
+            "votes_waiting",
+            "Consensus messages that wait for the signer",
+            self.votes_waiting.clone(),
         );
     }
 
@@ -336,6 +398,9 @@ mod tests {
         metrics.queue("mempool").set(7);
         observe(&metrics.fsync("wal"), Duration::from_millis(4));
         metrics.consensus_view.set(2);
+        metrics.asked_signer("consensus", Duration::from_millis(7), 2);
+        metrics.votes_waiting.set(5);
+        metrics.crypto_pair([("provider", "ring"), ("for", "hash"), ("with", "sha256")], true);
         let text = metrics.render();
         for line in [
             "obelisk_transactions_admitted_total 3",
@@ -343,6 +408,10 @@ mod tests {
             "obelisk_queue_depth{queue=\"mempool\"} 7",
             "obelisk_consensus_view 2",
             "obelisk_fsync_seconds_count{file=\"wal\"} 1",
+            "obelisk_signer_seconds_count{lane=\"consensus\"} 1",
+            "obelisk_signer_failures_total{lane=\"consensus\"} 2",
+            "obelisk_votes_waiting 5",
+            "obelisk_crypto_quarantined{provider=\"ring\",for=\"hash\",with=\"sha256\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
         }

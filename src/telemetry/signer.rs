@@ -11,7 +11,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::histogram::exponential_buckets;
 use prometheus_client::registry::Registry;
 
+use crate::telemetry::metrics::follow;
+use crate::telemetry::metrics::show;
+
 type Label = [(&'static str, &'static str); 1];
+/// The name of a token, from the signer's configuration.
+type Token = [(&'static str, String); 1];
 
 /// Counters, gauges and histograms of one signer.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct SignerMetrics {
     refused: Family<Label, Counter>,
     seconds: Family<Label, Histogram, fn() -> Histogram>,
     queues: Family<Label, Gauge>,
+    sessions: Family<Token, Gauge>,
+    sessions_refused: Family<Token, Counter>,
 }
 
 impl Default for SignerMetrics {
@@ -37,6 +44,8 @@ impl Default for SignerMetrics {
             refused: Family::default(),
             seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             queues: Family::default(),
+            sessions: Family::default(),
+            sessions_refused: Family::default(),
         };
         let r = &mut metrics.registry;
         r.register("signatures", "Signatures handed out, by lane", metrics.signatures.clone());
@@ -50,6 +59,10 @@ impl Default for SignerMetrics {
         let help = "Time from a request's arrival to its answer, seconds, by lane";
         r.register("request_seconds", help, metrics.seconds.clone());
         r.register("queue_depth", "Requests waiting, by lane", metrics.queues.clone());
+        let help = "Sessions that sign in parallel, by token";
+        r.register("token_sessions", help, metrics.sessions.clone());
+        let help = "Sessions that a token refused, by token";
+        r.register("token_sessions_refused", help, metrics.sessions_refused.clone());
         metrics
     }
 }
@@ -74,6 +87,13 @@ impl SignerMetrics {
     pub fn depth(&self, lane: &'static str, depth: usize) {
         let depth = i64::try_from(depth).unwrap_or(i64::MAX);
         self.queues.get_or_create(&[("lane", lane)]).set(depth);
+    }
+
+    /// Shows the sessions of a token and how often it refused one.
+    pub fn sessions(&self, token: &str, open: u64, refused: u64) {
+        let label = [("token", token.to_owned())];
+        show(&self.sessions.get_or_create(&label), open);
+        follow(&self.sessions_refused.get_or_create(&label), refused);
     }
 
     /// OpenMetrics text.
@@ -101,12 +121,15 @@ mod tests {
         metrics.refuse("conflict");
         metrics.answered("consensus", Duration::from_millis(3));
         metrics.depth("transport", 2);
+        metrics.sessions("hsm", 3, 2);
         let text = metrics.render();
         for line in [
             "obelisk_signer_signatures_total{lane=\"consensus\"} 3",
             "obelisk_signer_refused_total{reason=\"conflict\"} 1",
             "obelisk_signer_request_seconds_count{lane=\"consensus\"} 1",
             "obelisk_signer_queue_depth{lane=\"transport\"} 2",
+            "obelisk_signer_token_sessions{token=\"hsm\"} 3",
+            "obelisk_signer_token_sessions_refused_total{token=\"hsm\"} 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
         }

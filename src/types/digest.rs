@@ -25,12 +25,17 @@ pub struct Digest(pub [u8; 32]);
 /// Hashes the concatenation of the parts.
 pub type HashFn = fn(&[&[u8]]) -> [u8; 32];
 
-static INSTALLED: OnceLock<HashFn> = OnceLock::new();
+/// Texts up to this length are short ones, bytes.
+const SHORT_BYTES_MAX: usize = 256;
+/// Texts up to this length are of middle size, bytes.
+const MIDDLE_BYTES_MAX: usize = 8 * 1024;
 
-/// Replaces the hash implementation for the life of the process. Returns false where one was
-/// installed before.
-pub fn install(hash: HashFn) -> bool {
-    INSTALLED.set(hash).is_ok()
+static INSTALLED: OnceLock<[HashFn; 3]> = OnceLock::new();
+
+/// Replaces the hash implementation for the life of the process: for short, middle and long texts.
+/// Returns false where one was installed before.
+pub fn install(hashes: [HashFn; 3]) -> bool {
+    INSTALLED.set(hashes).is_ok()
 }
 
 impl Digest {
@@ -39,10 +44,14 @@ impl Digest {
 
     /// SHA-256 of the concatenation of `parts`.
     pub fn of(parts: &[&[u8]]) -> Self {
-        if let Some(hash) = INSTALLED.get() {
-            return Self(hash(parts));
-        }
         let len: usize = parts.iter().map(|part| part.len()).sum();
+        if let Some([short, middle, long]) = INSTALLED.get() {
+            return Self(match len {
+                _ if len <= SHORT_BYTES_MAX => short(parts),
+                _ if len <= MIDDLE_BYTES_MAX => middle(parts),
+                _ => long(parts),
+            });
+        }
         if len <= TWO_BLOCKS_BYTES_MAX {
             return Self(two_blocks(parts, len));
         }

@@ -334,6 +334,11 @@ pub const TOKEN_JOBS_MAX: usize = 4096;
 pub const TOKEN_WORKERS_LOST_MAX: usize = 2;
 /// Longest pause between two reinitialisations of a module, milliseconds.
 pub const TOKEN_REST_MS_MAX: u64 = 5_000;
+/// A token that refused a session is asked for one more after this time, milliseconds: sessions
+/// come back when other users of the device end theirs, which is a matter of seconds.
+pub const TOKEN_PROBE_MS: u64 = 2_000;
+/// Longest pause between two such questions, milliseconds.
+pub const TOKEN_PROBE_MS_MAX: u64 = 60_000;
 /// Keys of one token that are listed.
 pub const TOKEN_KEYS_LISTED_MAX: usize = 1024;
 /// A PIN, bytes.

@@ -85,9 +85,27 @@ impl Bench {
         }
     }
 
+    /// Asks for several signatures at once: the token's sessions share them.
+    fn sign_lot(&mut self, count: u64) {
+        let texts = (0..count).map(|i| Bytes::from(format!("text {} of a lot {i}", self.next)));
+        let requests: Vec<_> = texts.map(|text| SignRequest { slot: None, text }).collect();
+        self.next += 1;
+        for result in self.signer.sign(&requests) {
+            result.unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
     fn token(&self) -> Value {
+        self.status()["tokens"][0].clone()
+    }
+
+    fn metrics(&self) -> String {
+        self.status()["metrics"].as_str().unwrap().to_owned()
+    }
+
+    fn status(&self) -> Value {
         let status = remote::status(&place(&self.socket)).unwrap();
-        serde_json::from_str::<Value>(&status).unwrap()["tokens"][0].clone()
+        serde_json::from_str::<Value>(&status).unwrap()
     }
 
     fn rungs(&self, name: &str) -> u64 {
@@ -320,4 +338,110 @@ fn a_standby_token_with_the_same_key_takes_over() {
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["tokens"][1]["name"], "spare");
     assert!(status["tokens"][1]["signed"].as_u64() >= Some(5), "{status}");
+}
+
+/// The pool of a token that refuses sessions becomes what the token gives: every text is signed
+/// meanwhile, the process stays, the token is not asked in a loop, and once it gives more, the pool
+/// grows back.
+#[test]
+fn a_token_that_refuses_sessions_makes_the_pool_smaller() {
+    let Some(hsm) = SoftHsm::faulty() else { return };
+    let (_, public) = hsm.keygen("obelisk", "01", "p256");
+    let section = hsm.token_section("obelisk").replace("sessions = 2", "sessions = 4");
+    // One for the login, two that sign; slow enough that all four workers would be used.
+    hsm.script("fault open do=full value=3\nfault sign do=latency ms=20");
+    let mut bench = Bench::start(hsm, public, "", &section);
+    for _ in 0..3 {
+        bench.sign_lot(12);
+    }
+    let token = bench.token();
+    assert_eq!((&token["sessions"], &token["sessions_wanted"]), (&2.into(), &4.into()), "{token}");
+    assert_eq!(token["failed"], 0, "{token}");
+    assert_eq!(bench.rungs("module"), 0, "{token}");
+    let refused = token["sessions_refused"].as_u64().unwrap();
+    assert!((1..=3).contains(&refused), "{token}");
+    // One for the login, one at the start, two that sign, and those refused: no loop.
+    assert!(bench.counted("open") <= 7, "{:?}", bench.hsm.counters());
+    let metrics = bench.metrics();
+    for line in [
+        "obelisk_signer_token_sessions{token=\"obelisk\"} 2".to_owned(),
+        format!("obelisk_signer_token_sessions_refused_total{{token=\"obelisk\"}} {refused}"),
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is missing in {metrics}");
+    }
+    bench.hsm.script("fault sign do=latency ms=20");
+    let end = Instant::now() + PATIENCE;
+    while bench.token()["sessions"] != 4 {
+        bench.sign_lot(4);
+        assert!(Instant::now() < end, "{}", bench.token());
+    }
+    assert_eq!(bench.token()["failed"], 0);
+    assert!(bench.process.child.try_wait().unwrap().is_none());
+}
+
+/// A token that takes its last session away refuses texts, boundedly, and signs again by itself.
+#[test]
+fn a_token_without_any_session_refuses_and_comes_back() {
+    let Some(mut bench) = Bench::new("p256") else { return };
+    bench.sign_all(2);
+    // Sessions die and no other is given; nor is one for a login after C_Initialize.
+    bench.hsm.script("fault open do=rv value=0xB1\nfault sign do=dead-session");
+    for _ in 0..10 {
+        let error = bench.sign().unwrap_err().to_string();
+        assert!(error.contains("no session") || error.contains("rests"), "{error}");
+    }
+    assert!(bench.counted("initialize") < 8, "{:?}", bench.hsm.counters());
+    bench.hsm.script("");
+    sign_until_back(&mut bench);
+}
+
+/// Limits that are no numbers ("effectively infinite", "not available") limit nothing, and a token
+/// whose clock is no time and whose label is padded with NULs is found by its label.
+#[test]
+fn what_a_token_says_about_itself_is_read_as_it_is_meant() {
+    for script in [
+        "fault token do=sessions value=0",
+        "fault token do=sessions value=0xFFFFFFFFFFFFFFFF",
+        "fault token do=clock",
+    ] {
+        let Some(hsm) = SoftHsm::faulty() else { return };
+        let (_, public) = hsm.keygen("obelisk", "01", "p256");
+        let section = hsm.token_section("obelisk");
+        hsm.script(script);
+        let mut bench = Bench::start(hsm, public, "", &section);
+        bench.sign_all(2);
+        assert_eq!(bench.token()["sessions"], 2, "{script}");
+    }
+}
+
+/// A token that offers no raw ECDSA (openCryptoki 3.8) is told so in words wherever it is looked at
+/// or used, and its Ed25519 keys still serve.
+#[test]
+fn a_token_without_the_mechanism_says_so() {
+    let Some(hsm) = SoftHsm::faulty() else { return };
+    hsm.keygen("obelisk", "01", "p256");
+    hsm.keygen("obelisk", "02", "ed25519");
+    let said = |script: &str| {
+        hsm.script(script);
+        let list = std::process::Command::new(super::BINARY)
+            .args(["--json", "crypto", "list", "--module"])
+            .arg(&hsm.module)
+            .envs(hsm.environment.iter().cloned())
+            .output()
+            .unwrap();
+        let test = |id: &str| {
+            let output = hsm.crypto("test", "obelisk", &["--id", id]);
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        (String::from_utf8_lossy(&list.stdout).into_owned(), test("01"), test("02"))
+    };
+    let (list, p256, ed25519) = said("");
+    assert!(list.contains("p256, ed25519") && p256.0 && ed25519.0, "{list} {p256:?} {ed25519:?}");
+    let (list, p256, ed25519) = said("fault mechanisms do=hide value=0x1041");
+    assert!(list.contains("ed25519") && !list.contains("p256"), "{list}");
+    assert!(!p256.0 && p256.1.contains("raw ECDSA (CKM_ECDSA)"), "{p256:?}");
+    assert!(ed25519.0, "{ed25519:?}");
+    let (list, p256, ed25519) = said("fault mechanisms do=hide value=0x1057");
+    assert!(list.contains("p256") && !list.contains("ed25519"), "{list}");
+    assert!(p256.0 && !ed25519.0 && ed25519.1.contains("CKM_EDDSA"), "{p256:?} {ed25519:?}");
 }

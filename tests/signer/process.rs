@@ -77,7 +77,8 @@ fn harmless() -> Invocation {
 }
 
 /// Four validators with all their keys, TLS included, in one signer process. Killed again and again
-/// under load and started again, the network goes on, no node fails, and no slot is signed twice.
+/// under load and started again, the network goes on, no node fails, and no slot is signed twice;
+/// the node's metrics say what it cost.
 #[test]
 fn a_signer_killed_under_load_costs_time_alone() {
     let mut process = None;
@@ -124,6 +125,17 @@ fn a_signer_killed_under_load_costs_time_alone() {
         last = last.max(located.height);
     }
     cluster.converge(last);
+    // The node counts what the signer cost it: votes and handshakes, and those that failed.
+    let metrics = cluster.node(0).handle().render_metrics();
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} is missing in {metrics}")).trim().parse().unwrap()
+    };
+    for lane in ["consensus", "transport"] {
+        assert!(value(&format!("obelisk_signer_seconds_count{{lane=\"{lane}\"}}")) > 0.0);
+    }
+    assert!(value("obelisk_signer_failures_total{lane=\"consensus\"}") > 0.0);
+    assert!(value("obelisk_votes_waiting") < 10.0);
 }
 
 fn request(chain: obelisk::types::ids::ChainId, digest: u8) -> SignRequest {

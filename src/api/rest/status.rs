@@ -78,6 +78,7 @@ struct HealthBody {
 struct ReadinessBody {
     ready: bool,
     reasons: Vec<String>,
+    warnings: Vec<String>,
 }
 
 async fn status(request: Request) -> Result<Reply, Failure> {
@@ -97,9 +98,9 @@ async fn healthz(request: Request) -> Result<Reply, Failure> {
 
 async fn readyz(request: Request) -> Result<Reply, Failure> {
     match request.perform(Action::Ready).await? {
-        Answer::Ready(reasons) => {
-            let status = if reasons.is_empty() { 200 } else { 503 };
-            Reply::json_with_status(status, &ReadinessBody { ready: reasons.is_empty(), reasons })
+        Answer::Ready { reasons, warnings } => {
+            let (ready, status) = if reasons.is_empty() { (true, 200) } else { (false, 503) };
+            Reply::json_with_status(status, &ReadinessBody { ready, reasons, warnings })
         }
         _ => Err(Failure::internal("not a readiness")),
     }
@@ -150,6 +151,11 @@ pub const READINESS: Schema = Schema {
     fields: &[
         always("ready", "boolean", "True when it does."),
         always("reasons", "[string]", "Why not."),
+        always(
+            "warnings",
+            "[string]",
+            "What is wrong although it does, such as a crypto provider in quarantine.",
+        ),
     ],
 };
 

@@ -81,11 +81,30 @@ pub struct Key {
     imported: bool,
 }
 
-/// How long to measure.
+/// A key to measure, where a module is named, and for how long.
 #[derive(Args, Debug)]
 pub struct Bench {
-    #[command(flatten)]
-    key: Key,
+    /// Measure a key on a token of this PKCS#11 library instead of this build's own providers
+    #[arg(long, value_name = "FILE", requires_all = ["pin", "id"])]
+    module: Option<PathBuf>,
+    /// Label of the token
+    #[arg(long, value_name = "LABEL", requires = "module")]
+    token: Option<String>,
+    /// Serial number of the token, instead of its label
+    #[arg(long, value_name = "SERIAL", requires = "module", conflicts_with = "token")]
+    serial: Option<String>,
+    /// Slot of the token, instead of its label
+    #[arg(long, value_name = "NUMBER", requires = "module", conflicts_with_all = ["token", "serial"])]
+    slot: Option<u64>,
+    /// File that holds the user PIN, mode 0400
+    #[arg(long, value_name = "FILE", requires = "module")]
+    pin: Option<PathBuf>,
+    /// Identifier of the key on the token (CKA_ID), hexadecimal
+    #[arg(long, value_name = "HEX", requires = "module", value_parser = id)]
+    id: Option<String>,
+    /// Accept a key that was not made on the token
+    #[arg(long, requires = "module")]
+    imported: bool,
     /// Signatures per row
     #[arg(long, value_name = "N", default_value_t = 500)]
     signatures: usize,
@@ -96,7 +115,7 @@ pub fn list(module: &std::path::Path, context: &Context) -> Result<(), Failure> 
     let mut opened = Tokens::new(Arc::new(fatal));
     let module = opened.module(module).map_err(|error| failure(&error))?;
     let found = token::list(&module).map_err(|error| failure(&error))?;
-    let columns = ["slot", "label", "serial", "model", "firmware", "note"];
+    let columns = ["slot", "label", "serial", "model", "firmware", "signs with", "note"];
     let rows: Vec<Vec<Cell>> = found
         .into_iter()
         .map(|info| {
@@ -106,12 +125,21 @@ pub fn list(module: &std::path::Path, context: &Context) -> Result<(), Failure> 
                 Cell::Text(super::super::output::tame(&info.serial)),
                 Cell::Text(super::super::output::tame(&info.model)),
                 Cell::Text(info.version),
+                Cell::maybe(info.algorithms.map(|offered| Cell::Text(signs_with(&offered)))),
                 Cell::maybe(info.unreadable.map(Cell::Text)),
             ]
         })
         .collect();
     context.output.table(&columns, &rows, "the module has no initialised token");
     Ok(())
+}
+
+/// What a token can be used for here, in words.
+fn signs_with(offered: &[Algorithm]) -> String {
+    match offered {
+        [] => "nothing used here: neither raw ECDSA nor EdDSA".to_owned(),
+        offered => offered.iter().map(|one| one.name()).collect::<Vec<_>>().join(", "),
+    }
 }
 
 pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
@@ -209,17 +237,25 @@ pub fn test(key: &Key, context: &Context) -> Result<(), Failure> {
 }
 
 /// Signatures per second over the number of sessions.
-pub fn bench(bench: &Bench, context: &Context) -> Result<(), Failure> {
+pub fn bench(bench: Bench, context: &Context) -> Result<(), Failure> {
+    let Bench { module, token, serial, slot, pin, id, imported, signatures } = bench;
+    let (Some(module), Some(pin), Some(id)) = (module, pin, id) else {
+        return Err(Failure::usage("no token is named", "name --module, --token, --pin and --id"));
+    };
+    if token.is_none() && serial.is_none() && slot.is_none() {
+        return Err(Failure::usage("no token is named", "name --token, --serial or --slot"));
+    }
+    let key = Key { place: Place { module, token, serial, slot, pin }, id, imported };
     let mut rows = Vec::new();
     for sessions in BENCH_SESSIONS {
-        let section = bench.key.place.section(sessions)?;
+        let section = key.place.section(sessions)?;
         let opened = open(&section)?;
-        let signing = bench.key.signing(&section, &opened)?;
+        let signing = key.signing(&section, &opened)?;
         let message = [7; 100];
         let lot = vec![&message[..]; sessions * 4];
         signing.sign_many(&lot);
         let (start, mut done) = (Instant::now(), 0);
-        while done < bench.signatures.max(1) {
+        while done < signatures.max(1) {
             for result in signing.sign_many(&lot) {
                 result.map_err(|error| {
                     Failure::of(Exit::Refused, &error, "`obelisk crypto test` first")
@@ -239,6 +275,13 @@ pub fn bench(bench: &Bench, context: &Context) -> Result<(), Failure> {
     let columns = ["sessions", "signatures", "per second", "us each"];
     context.output.table(&columns, &rows, "nothing was measured");
     Ok(())
+}
+
+impl Bench {
+    /// Whether a token is to be measured.
+    pub fn is_asked(&self) -> bool {
+        self.module.is_some()
+    }
 }
 
 impl Place {
@@ -300,10 +343,13 @@ pub fn failure(error: &TokenError) -> Failure {
     let exit = match error {
         _ if error.is_final() => Exit::Final,
         TokenError::KeyMissing { .. } | TokenError::NoToken { .. } => Exit::NotFound,
-        TokenError::KeyUnsafe { .. } | TokenError::KeyChanged { .. } => Exit::Refused,
-        TokenError::Call { .. } | TokenError::Late { .. } | TokenError::WrongSignature { .. } => {
-            Exit::Internal
-        }
+        TokenError::KeyUnsafe { .. }
+        | TokenError::KeyChanged { .. }
+        | TokenError::Mechanism { .. } => Exit::Refused,
+        TokenError::Call { .. }
+        | TokenError::Full { .. }
+        | TokenError::Late { .. }
+        | TokenError::WrongSignature { .. } => Exit::Internal,
         _ => Exit::Usage,
     };
     Failure::of(exit, error, "look at the token with the vendor's tool")

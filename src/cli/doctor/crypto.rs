@@ -4,12 +4,13 @@ use crate::cli::doctor::finding::Answer;
 use crate::cli::doctor::finding::Check;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::scope::Scope;
+use crate::crypto::choice::Route;
 use crate::crypto::known_answers::Operation;
 use crate::crypto::routing::Crypto;
-use crate::crypto::routing::Route;
 use crate::crypto::routing::Routing;
 use crate::host::cpacf::Cpacf;
 use crate::host::detect::Architecture;
+use crate::network::tls_provider::TlsProvider;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -69,7 +70,9 @@ fn providers(scope: &Scope) -> Answer {
     let chosen = Operation::ALL.map(|operation| {
         format!("{} {}: {}", operation.name(), operation.algorithm(), crypto.chosen(operation))
     });
-    Ok(Finding::ok(chosen.join(", ")))
+    let tls = TlsProvider::named(&section.tls)
+        .map_err(|error| Finding::refused(&error, "correct crypto.tls, or say auto"))?;
+    Ok(Finding::ok(format!("{}, tls: {}", chosen.join(", "), tls.name())))
 }
 
 fn second_opinion(scope: &Scope) -> Answer {

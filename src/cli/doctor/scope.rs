@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::cli::doctor::finding::Finding;
 use crate::crypto::Check as SignatureCheck;
+use crate::crypto::choice::Route;
 use crate::crypto::routing::Crypto;
-use crate::crypto::routing::Route;
 use crate::crypto::routing::Routing;
 use crate::crypto::routing::RoutingError;
 use crate::host::detect;

@@ -152,11 +152,43 @@ fn auto_reports_what_it_measured() {
         let rows: Vec<&Route> =
             crypto.report().iter().filter(|r| r.operation == operation).collect();
         assert_eq!(rows.len(), PROVIDERS.len());
-        assert_eq!(rows.iter().filter(|r| r.chosen).count(), 1);
+        for class in 0..CLASSES {
+            assert_eq!(rows.iter().filter(|r| r.classes[class]).count(), 1, "{rows:?}");
+        }
         let signing = matches!(operation, Operation::Sign(_));
-        assert!(rows.iter().all(|r| r.nanoseconds.is_some() != signing));
+        assert!(rows.iter().all(|r| r.times[0].is_some() != signing));
         assert!(!signing || crypto.chosen(operation) != "ring");
     }
+}
+
+/// Aim: what a whole measurement needs for a table is measured, and its choices, kept as a profile,
+/// are those of the next start where nothing else is clearly faster.
+#[test]
+fn a_profile_carries_the_choice_to_the_next_start() {
+    let build = |profile| {
+        Crypto::build(PROVIDERS, &Routing::all("portable"), profile, Effort::Whole).unwrap()
+    };
+    let crypto = build(Profile::default());
+    for route in crypto.report() {
+        assert!(route.times.iter().all(Option::is_some), "{route:?}");
+    }
+    assert!(crypto.batching().times[1..].iter().all(Option::is_some));
+    // What an operator named is no choice to keep.
+    assert!(crypto.profile().choices.is_empty());
+    let first = Crypto::new(&Routing::default()).unwrap();
+    let choices = &first.profile().choices;
+    assert_eq!(choices.len(), 3 + 4, "three classes of hashing, one of the rest: {choices:?}");
+}
+
+/// Aim: a provider in quarantine, and one that contradicts another, are named to operators.
+#[test]
+fn warnings_name_what_is_wrong() {
+    assert!(Crypto::portable().warnings().is_empty());
+    let crypto = Crypto::over(&WITH_CREDULOUS, &Routing::default()).unwrap();
+    let warnings = crypto.warnings();
+    assert!(warnings.iter().any(|w| w.contains("credulous fails verify p256")), "{warnings:?}");
+    crypto.divergences.store(2, Ordering::Relaxed);
+    assert!(crypto.warnings().iter().any(|w| w.contains("disagreed on 2")));
 }
 
 /// Aim: the chosen hash becomes the process's hash once, and digests stay what they are.
@@ -164,7 +196,12 @@ fn auto_reports_what_it_measured() {
 fn hash_is_installed_once() {
     let crypto = Crypto::new(&Routing::default()).unwrap();
     let before = Digest::of(&[b"ab", b"c"]);
+    let text = vec![7; 100_000];
+    let lengths = [0, 64, 256, 257, 8192, 8193, text.len()];
+    let digests = || lengths.map(|len| Digest::of(&[&text[..len / 3], &text[len / 3..len]]));
+    let each = digests();
     crypto.install_hash();
+    assert_eq!(digests(), each, "short, middle and long texts");
     assert!(!crypto.install_hash());
     assert_eq!(Digest::of(&[b"ab", b"c"]), before);
     assert!(before.to_string().starts_with("ba7816bf"));

@@ -17,6 +17,7 @@ use crate::membership::identity::Role;
 use crate::network::recognise;
 use crate::network::tests::Network;
 use crate::network::tests::Recorder;
+use crate::network::tls_provider::TlsProvider;
 use crate::types::genesis::ChainParameters;
 use crate::types::genesis::Genesis;
 use crate::types::genesis::Organisation;
@@ -30,6 +31,8 @@ pub(crate) struct Consortium {
     pub genesis: Genesis,
     pub identify: Identify,
     pub runtime: Runtime,
+    /// TLS of the members of org0, and of org1.
+    pub tls: [TlsProvider; 2],
 }
 
 /// A started node.
@@ -102,18 +105,36 @@ impl Consortium {
             .enable_all()
             .build()
             .unwrap();
-        Self { authorities, genesis, identify, runtime }
+        let tls = [TlsProvider::auto(), TlsProvider::auto()];
+        Self { authorities, genesis, identify, runtime, tls }
     }
 
+    /// One for each pair of libraries that this build can run TLS on.
+    pub fn over_each_tls(n: u16) -> impl Iterator<Item = Self> {
+        let pairs =
+            TlsProvider::all().flat_map(|a| TlsProvider::all().map(move |b| [a.clone(), b]));
+        pairs.map(move |tls| Self { tls, ..Self::new(n) })
+    }
+
+    /// The roots as the members of org1 see them, who dial in most tests.
     pub fn roots(&self) -> Roots {
-        Roots::new(self.authorities.iter().map(|a| &a.root().der)).unwrap()
+        self.roots_of("org1")
+    }
+
+    pub fn roots_of(&self, organisation: &str) -> Roots {
+        let roots = Roots::new(self.authorities.iter().map(|a| &a.root().der)).unwrap();
+        roots.over(self.tls_of(organisation))
+    }
+
+    pub fn tls_of(&self, organisation: &str) -> TlsProvider {
+        self.tls[usize::from(organisation == "org1")].clone()
     }
 
     pub fn credentials(&self, role: Role, organisation: &str, name: &str) -> Arc<Credentials> {
         let mut authorities = self.authorities.iter();
         let authority = authorities.find(|a| a.root().organisation == organisation).unwrap();
         let (chain, key) = tls_of(authority, role, name);
-        Arc::new(Credentials::new(&chain, &key).unwrap())
+        Arc::new(Credentials::over(self.tls_of(organisation), &chain, &key).unwrap())
     }
 
     pub fn config(
@@ -142,7 +163,8 @@ impl Consortium {
     ) -> Node {
         let (organisation, name) = name_of(replica);
         let credentials = self.credentials(Role::Validator, &organisation, &name);
-        Node::start(self.config(credentials, listener, peers))
+        let config = self.config(credentials, listener, peers);
+        Node::start(Config { roots: self.roots_of(&organisation), ..config })
     }
 }
 

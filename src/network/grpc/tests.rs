@@ -1,4 +1,5 @@
-//! Real TLS over loopback: who gets in, who does not, and what happens when links break.
+//! Real TLS over loopback: who gets in, who does not, and what happens when links break. What TLS
+//! itself decides is tried with every pair of libraries that it can run on.
 
 use std::io::Read;
 use std::io::Write;
@@ -80,77 +81,83 @@ fn restarted_server_is_dialled_again() {
 /// A certificate from an authority outside the genesis document is refused, in both directions.
 #[test]
 fn unknown_authority_is_refused() {
-    let consortium = Consortium::new(2);
-    let (node, address) = server(&consortium);
-    let stranger = authority("org1");
-    let (chain, key) = tls_of(&stranger, Role::Validator, "v1");
-    let credentials = Arc::new(Credentials::new(&chain, &key).unwrap());
-    let refused =
-        attempt(&consortium, Some(credentials), &consortium.roots(), at(0, &address)).unwrap_err();
-    assert!(!refused.is_empty());
-    let own = consortium.credentials(Role::Validator, "org1", "v1");
-    let roots = Roots::new([&stranger.root().der]).unwrap();
-    let refused = attempt(&consortium, Some(own), &roots, at(0, &address)).unwrap_err();
-    assert!(refused.contains("UnknownIssuer"), "{refused}");
-    assert_eq!(node.inbox.count(), 0);
-    still_serves(&consortium, &node, &address);
+    for consortium in Consortium::over_each_tls(2) {
+        let (node, address) = server(&consortium);
+        let stranger = authority("org1");
+        let (chain, key) = tls_of(&stranger, Role::Validator, "v1");
+        let credentials = Arc::new(Credentials::new(&chain, &key).unwrap());
+        let refused = attempt(&consortium, Some(credentials), &consortium.roots(), at(0, &address))
+            .unwrap_err();
+        assert!(!refused.is_empty());
+        let own = consortium.credentials(Role::Validator, "org1", "v1");
+        let roots = Roots::new([&stranger.root().der]).unwrap().over(consortium.tls_of("org1"));
+        let refused = attempt(&consortium, Some(own), &roots, at(0, &address)).unwrap_err();
+        assert!(refused.contains("UnknownIssuer"), "{refused}");
+        assert_eq!(node.inbox.count(), 0);
+        still_serves(&consortium, &node, &address);
+    }
 }
 
 /// A member's root does not vouch for another organisation's names.
 #[test]
 fn authority_cannot_speak_for_another_organisation() {
-    let consortium = Consortium::new(2);
-    let (_node, address) = server(&consortium);
-    // A second authority of that name whose root is not the one of the genesis document, and a
-    // member that is not a peer.
-    let alice = consortium.credentials(Role::Client, "org1", "alice");
-    let refused =
-        attempt(&consortium, Some(alice), &consortium.roots(), at(0, &address)).unwrap_err();
-    assert!(!refused.is_empty());
+    for consortium in Consortium::over_each_tls(2) {
+        let (_node, address) = server(&consortium);
+        // A second authority of that name whose root is not the one of the genesis document, and a
+        // member that is not a peer.
+        let alice = consortium.credentials(Role::Client, "org1", "alice");
+        let refused =
+            attempt(&consortium, Some(alice), &consortium.roots(), at(0, &address)).unwrap_err();
+        assert!(!refused.is_empty());
+    }
 }
 
 /// The right authority but another peer than the one meant: the dialler refuses and names both.
 #[test]
 fn wrong_identity_is_refused() {
-    let consortium = Consortium::new(3);
-    let (_node, address) = server(&consortium);
-    let credentials = consortium.credentials(Role::Validator, "org1", "v1");
-    let target = at(2, &address);
-    let refused = attempt(&consortium, Some(credentials), &consortium.roots(), target).unwrap_err();
-    assert!(refused.contains("org0/v2") && refused.contains("org0/v0"), "{refused}");
+    for consortium in Consortium::over_each_tls(3) {
+        let (_node, address) = server(&consortium);
+        let credentials = consortium.credentials(Role::Validator, "org1", "v1");
+        let target = at(2, &address);
+        let refused =
+            attempt(&consortium, Some(credentials), &consortium.roots(), target).unwrap_err();
+        assert!(refused.contains("org0/v2") && refused.contains("org0/v0"), "{refused}");
+    }
 }
 
 /// Without a client certificate there is no channel.
 #[test]
 fn no_client_certificate_is_refused() {
-    let consortium = Consortium::new(2);
-    let (node, address) = server(&consortium);
-    let refused = attempt(&consortium, None, &consortium.roots(), at(0, &address)).unwrap_err();
-    assert!(!refused.is_empty());
-    still_serves(&consortium, &node, &address);
+    for consortium in Consortium::over_each_tls(2) {
+        let (node, address) = server(&consortium);
+        let refused = attempt(&consortium, None, &consortium.roots(), at(0, &address)).unwrap_err();
+        assert!(!refused.is_empty());
+        still_serves(&consortium, &node, &address);
+    }
 }
 
 /// TLS 1.2 is refused by the listener.
 #[cfg(feature = "openssl")]
 #[test]
 fn tls_1_2_is_refused() {
-    use openssl::ssl::SslConnector;
-    use openssl::ssl::SslMethod;
-    use openssl::ssl::SslVerifyMode;
-    use openssl::ssl::SslVersion;
+    for consortium in Consortium::over_each_tls(2) {
+        use openssl::ssl::SslConnector;
+        use openssl::ssl::SslMethod;
+        use openssl::ssl::SslVerifyMode;
+        use openssl::ssl::SslVersion;
 
-    let consortium = Consortium::new(2);
-    let (_node, address) = server(&consortium);
-    let connect = |version: SslVersion| {
-        let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
-        builder.set_verify(SslVerifyMode::NONE);
-        builder.set_min_proto_version(Some(SslVersion::TLS1_2)).unwrap();
-        builder.set_max_proto_version(Some(version)).unwrap();
-        builder.build().connect("obelisk", TcpStream::connect(&address).unwrap())
-    };
-    let refused = connect(SslVersion::TLS1_2).unwrap_err().to_string();
-    assert!(refused.contains("protocol version"), "{refused}");
-    assert_eq!(connect(SslVersion::TLS1_3).unwrap().ssl().version_str(), "TLSv1.3");
+        let (_node, address) = server(&consortium);
+        let connect = |version: SslVersion| {
+            let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+            builder.set_verify(SslVerifyMode::NONE);
+            builder.set_min_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+            builder.set_max_proto_version(Some(version)).unwrap();
+            builder.build().connect("obelisk", TcpStream::connect(&address).unwrap())
+        };
+        let refused = connect(SslVersion::TLS1_2).unwrap_err().to_string();
+        assert!(refused.contains("protocol version"), "{refused}");
+        assert_eq!(connect(SslVersion::TLS1_3).unwrap().ssl().version_str(), "TLSv1.3");
+    }
 }
 
 /// A peer of another chain is refused, and the text names both chains.
@@ -296,53 +303,57 @@ fn recheck_cuts_live_sessions() {
 /// Bytes on the wire show up in the metrics.
 #[test]
 fn bytes_are_counted() {
-    let consortium = Consortium::new(2);
-    let (node, address) = server(&consortium);
-    let dialler = consortium.validator(1, None, vec![at(0, &address)]);
-    dialler.grpc.send(ReplicaId(0), batch(1, 1_000_000));
-    node.inbox.wait_messages(1);
-    // The last write may be received before it is counted.
-    assert!(dialler.metrics.network_bytes_sent.get() > 900_000);
-    assert!(node.metrics.network_bytes_received.get() > 1_000_000);
+    for consortium in Consortium::over_each_tls(2) {
+        let (node, address) = server(&consortium);
+        let dialler = consortium.validator(1, None, vec![at(0, &address)]);
+        dialler.grpc.send(ReplicaId(0), batch(1, 1_000_000));
+        node.inbox.wait_messages(1);
+        // The last write may be received before it is counted.
+        assert!(dialler.metrics.network_bytes_sent.get() > 900_000);
+        assert!(node.metrics.network_bytes_received.get() > 1_000_000);
+    }
 }
 
 /// A listener for clients lets anonymous callers in and says so; a certificate that is shown must
 /// still pass.
 #[test]
 fn client_listeners_take_anonymous_callers() {
-    let consortium = Consortium::new(2);
-    let (listener, address) = listener();
-    let own = consortium.credentials(Role::Validator, "org0", "v0");
-    let check: Check = Arc::new(|_| Ok(()));
-    let roots = consortium.roots();
-    let tls = tls::server_config(own, &roots, Callers::Any, Arc::clone(&check), &["h2"]).unwrap();
-    let (stop, stopped) = watch::channel(false);
-    let metrics = Arc::new(Metrics::new());
-    let mut connections = {
-        let _runtime = consortium.runtime.enter();
-        listener.set_nonblocking(true).unwrap();
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        connection::accept(listener, tls, Arc::clone(&metrics), stopped)
-    };
-    let mut certificate_seen = |credentials: Option<Arc<Credentials>>| {
-        let config = tls::client_config(credentials, &roots, Arc::clone(&check), &["h2"]).unwrap();
-        let dial = connection::dial(&address, config, Arc::default(), Arc::clone(&metrics));
-        consortium.runtime.block_on(async {
-            let dialled = dial.await.unwrap();
-            let accepted = tokio::select! {
-                accepted = futures_util::StreamExt::next(&mut connections) => accepted,
-                () = refused(dialled) => None,
-            };
-            accepted.map(|a| a.unwrap().caller().certificate.clone())
-        })
-    };
-    assert_eq!(certificate_seen(None), Some(None));
-    let alice = consortium.credentials(Role::Client, "org1", "alice");
-    assert!(certificate_seen(Some(alice)).unwrap().is_some());
-    let (chain, key) = tls_of(&authority("org1"), Role::Client, "alice");
-    let forged = Arc::new(Credentials::new(&chain, &key).unwrap());
-    assert_eq!(certificate_seen(Some(forged)), None);
-    drop(stop);
+    for consortium in Consortium::over_each_tls(2) {
+        let (listener, address) = listener();
+        let own = consortium.credentials(Role::Validator, "org0", "v0");
+        let check: Check = Arc::new(|_| Ok(()));
+        let roots = consortium.roots();
+        let tls =
+            tls::server_config(own, &roots, Callers::Any, Arc::clone(&check), &["h2"]).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let metrics = Arc::new(Metrics::new());
+        let mut connections = {
+            let _runtime = consortium.runtime.enter();
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            connection::accept(listener, tls, Arc::clone(&metrics), stopped)
+        };
+        let mut certificate_seen = |credentials: Option<Arc<Credentials>>| {
+            let config =
+                tls::client_config(credentials, &roots, Arc::clone(&check), &["h2"]).unwrap();
+            let dial = connection::dial(&address, config, Arc::default(), Arc::clone(&metrics));
+            consortium.runtime.block_on(async {
+                let dialled = dial.await.unwrap();
+                let accepted = tokio::select! {
+                    accepted = futures_util::StreamExt::next(&mut connections) => accepted,
+                    () = refused(dialled) => None,
+                };
+                accepted.map(|a| a.unwrap().caller().certificate.clone())
+            })
+        };
+        assert_eq!(certificate_seen(None), Some(None));
+        let alice = consortium.credentials(Role::Client, "org1", "alice");
+        assert!(certificate_seen(Some(alice)).unwrap().is_some());
+        let (chain, key) = tls_of(&authority("org1"), Role::Client, "alice");
+        let forged = Arc::new(Credentials::new(&chain, &key).unwrap());
+        assert_eq!(certificate_seen(Some(forged)), None);
+        drop(stop);
+    }
 }
 
 /// Returns when the listener ends the connection; in TLS 1.3 the dialler learns of a refusal only
@@ -356,26 +367,28 @@ async fn refused(mut dialled: connection::Connection) {
 /// After a renewal new connections show the new certificate, without a restart.
 #[test]
 fn credentials_are_renewed_without_restart() {
-    let consortium = Consortium::new(2);
-    let own = consortium.credentials(Role::Validator, "org0", "v0");
-    let (listener, address) = listener();
-    let _node = Node::start(consortium.config(Arc::clone(&own), Some(listener), vec![]));
-    let shown = || {
-        let check: Check = Arc::new(|_| Ok(()));
-        let client = consortium.credentials(Role::Validator, "org1", "v1");
-        let config = tls::client_config(Some(client), &consortium.roots(), check, &["h2"]).unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let dial = connection::dial(&address, config, Arc::default(), metrics);
-        consortium.runtime.block_on(dial).unwrap().caller().certificate.clone()
-    };
-    let before = shown();
-    assert_eq!(before, shown());
-    let (chain, key) = tls_of(&consortium.authorities[0], Role::Validator, "v0");
-    own.replace(&chain, &key).unwrap();
-    assert_eq!(shown(), Some(chain[0].clone()));
-    let (_, other_key) = tls_of(&consortium.authorities[0], Role::Validator, "v0");
-    assert!(own.replace(&chain, &other_key).is_err(), "key and certificate do not fit");
-    assert_eq!(shown(), Some(chain[0].clone()));
+    for consortium in Consortium::over_each_tls(2) {
+        let own = consortium.credentials(Role::Validator, "org0", "v0");
+        let (listener, address) = listener();
+        let _node = Node::start(consortium.config(Arc::clone(&own), Some(listener), vec![]));
+        let shown = || {
+            let check: Check = Arc::new(|_| Ok(()));
+            let client = consortium.credentials(Role::Validator, "org1", "v1");
+            let config =
+                tls::client_config(Some(client), &consortium.roots(), check, &["h2"]).unwrap();
+            let metrics = Arc::new(Metrics::new());
+            let dial = connection::dial(&address, config, Arc::default(), metrics);
+            consortium.runtime.block_on(dial).unwrap().caller().certificate.clone()
+        };
+        let before = shown();
+        assert_eq!(before, shown());
+        let (chain, key) = tls_of(&consortium.authorities[0], Role::Validator, "v0");
+        own.replace(&chain, &key).unwrap();
+        assert_eq!(shown(), Some(chain[0].clone()));
+        let (_, other_key) = tls_of(&consortium.authorities[0], Role::Validator, "v0");
+        assert!(own.replace(&chain, &other_key).is_err(), "key and certificate do not fit");
+        assert_eq!(shown(), Some(chain[0].clone()));
+    }
 }
 
 /// Slow callers cannot keep others out: when all handshake slots are taken the oldest gives way.

@@ -198,6 +198,9 @@ fn token_status(tokens: &Tokens) -> Vec<serde_json::Value> {
             "failed": counts.failed,
             "rungs": counts.rungs,
             "left_behind": counts.left_behind,
+            "sessions": counts.sessions.size,
+            "sessions_wanted": counts.sessions.wanted,
+            "sessions_refused": counts.sessions.refused,
             "stopped": stopped.map(|error| error.to_string()),
         })
     };
@@ -263,6 +266,11 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
         })
         .collect();
     let tokens = token_status(tokens);
+    for token in &tokens {
+        let number = |key: &str| token[key].as_u64().unwrap_or_default();
+        let name = token["name"].as_str().unwrap_or_default();
+        metrics.sessions(name, number("sessions"), number("sessions_refused"));
+    }
     json!({ "keys": keys, "tokens": tokens, "metrics": metrics.render() }).to_string()
 }
 

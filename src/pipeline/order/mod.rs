@@ -513,6 +513,7 @@ impl Order {
             _ => {}
         }
         self.silenced = !self.unsigned.is_empty();
+        self.parts.metrics.votes_waiting.set(self.unsigned.len() as i64);
         Ok(())
     }
 

@@ -11,7 +11,7 @@
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | initialize slots login open find sign-init sign info token | the function; `sign` counts real signatures |
+//! | initialize slots login open find sign-init sign info token mechanisms | the function; `sign` counts real signatures |
 //! | after=N | N calls pass first, counted since the script was read (default 0) |
 //! | every=N | then each N-th is hit (default 1) |
 //! | times=N | at most N hits (default: no end) |
@@ -24,6 +24,9 @@
 //! | do=wrong | forwards, then flips one bit of the signature |
 //! | do=none | on `slots`: from now on there is no slot, until C_Initialize |
 //! | do=sessions value=N | on `token`: states N sessions at most |
+//! | do=full value=N | on `open`: CKR_SESSION_COUNT while N sessions are open |
+//! | do=clock | on `token`: states a clock that is no time, and pads its texts with NULs |
+//! | do=hide value=X | on `mechanisms`: leaves the mechanism X out |
 //! | do=hang | never returns |
 //! | do=crash | ends the process with SIGABRT |
 
@@ -125,8 +128,11 @@ fn loaded() -> &'static Loaded {
             ours.C_Initialize = Some(initialize);
             ours.C_GetSlotList = Some(slot_list);
             ours.C_GetTokenInfo = Some(token_info);
+            ours.C_GetMechanismList = Some(mechanism_list);
             ours.C_Login = Some(login);
             ours.C_OpenSession = Some(open_session);
+            ours.C_CloseSession = Some(close_session);
+            ours.C_Finalize = Some(finalize);
             ours.C_GetSessionInfo = Some(session_info);
             ours.C_FindObjectsInit = Some(find_init);
             ours.C_SignInit = Some(sign_init);
@@ -227,6 +233,9 @@ fn answer(fault: &Option<Fault>, session: Option<CK_SESSION_HANDLE>) -> Option<C
         "dead-session" => {
             // SAFETY: the target's own function with a handle it gave.
             unsafe { target.C_CloseSession.expect("it closes sessions")(session?) };
+            if let Some(state) = state().as_mut() {
+                state.slots.remove(&session?);
+            }
             Some(CKR_SESSION_HANDLE_INVALID)
         }
         "logout" => {
@@ -235,7 +244,11 @@ fn answer(fault: &Option<Fault>, session: Option<CK_SESSION_HANDLE>) -> Option<C
             Some(CKR_USER_NOT_LOGGED_IN)
         }
         "gone" => Some(CKR_DEVICE_REMOVED),
-        "wrong" | "sessions" | "none" => None,
+        "full" => {
+            let open = state().as_ref().map_or(0, |state| state.slots.len());
+            (open as CK_RV >= fault.value).then_some(CKR_SESSION_COUNT)
+        }
+        "wrong" | "sessions" | "none" | "clock" | "hide" => None,
         "hang" => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
@@ -282,12 +295,69 @@ unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> C
     // SAFETY: forwards the caller's arguments; the target filled the structure.
     unsafe {
         let value = loaded().functions.C_GetTokenInfo.expect("it describes")(slot, info);
-        if let Some(fault) = fault.filter(|fault| fault.kind == "sessions") {
-            (*info).ulMaxSessionCount = fault.value;
-            (*info).ulMaxRwSessionCount = fault.value;
+        match fault {
+            Some(fault) if fault.kind == "sessions" => {
+                (*info).ulMaxSessionCount = fault.value;
+                (*info).ulMaxRwSessionCount = fault.value;
+            }
+            Some(fault) if fault.kind == "clock" => {
+                (*info).flags |= CKF_CLOCK_ON_TOKEN;
+                (*info).utcTime = *b"\0\0no time\xff\xff 2026";
+                pad(&mut (*info).label);
+                pad(&mut (*info).serialNumber);
+                pad(&mut (*info).model);
+            }
+            _ => {}
         }
         value
     }
+}
+
+/// NULs in place of the trailing spaces.
+fn pad(field: &mut [CK_UTF8CHAR]) {
+    field.iter_mut().rev().take_while(|byte| **byte == b' ').for_each(|byte| *byte = 0);
+}
+
+unsafe extern "C" fn mechanism_list(
+    slot: CK_SLOT_ID,
+    list: *mut CK_MECHANISM_TYPE,
+    count: *mut CK_ULONG,
+) -> CK_RV {
+    // A question for the length alone is answered with one too many.
+    let fault = if list.is_null() { None } else { hit("mechanisms", None) };
+    if let Some(value) = answer(&fault, None) {
+        return value;
+    }
+    // SAFETY: forwards the caller's arguments; the target filled the list.
+    unsafe {
+        let ask = loaded().functions.C_GetMechanismList.expect("it lists mechanisms");
+        let value = ask(slot, list, count);
+        if value == CKR_OK
+            && let Some(fault) = fault.filter(|fault| fault.kind == "hide")
+        {
+            let filled = std::slice::from_raw_parts_mut(list, *count as usize);
+            let kept: Vec<_> = filled.iter().copied().filter(|one| *one != fault.value).collect();
+            filled[..kept.len()].copy_from_slice(&kept);
+            *count = kept.len() as CK_ULONG;
+        }
+        value
+    }
+}
+
+unsafe extern "C" fn close_session(session: CK_SESSION_HANDLE) -> CK_RV {
+    if let Some(state) = state().as_mut() {
+        state.slots.remove(&session);
+    }
+    // SAFETY: forwards the caller's arguments.
+    unsafe { loaded().functions.C_CloseSession.expect("it closes sessions")(session) }
+}
+
+unsafe extern "C" fn finalize(reserved: *mut c_void) -> CK_RV {
+    if let Some(state) = state().as_mut() {
+        state.slots.clear();
+    }
+    // SAFETY: forwards the caller's arguments.
+    unsafe { loaded().functions.C_Finalize.expect("it finalises")(reserved) }
 }
 
 unsafe extern "C" fn login(

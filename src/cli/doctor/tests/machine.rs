@@ -200,7 +200,7 @@ pub(super) fn machine_plants() -> Vec<Plant> {
 }
 
 /// The providers' table, to be damaged.
-fn routes(scope: &mut Scope) -> &mut Vec<crate::crypto::routing::Route> {
+fn routes(scope: &mut Scope) -> &mut Vec<crate::crypto::choice::Route> {
     assert!(scope.routes().is_ok());
     scope.routes.get_mut().unwrap().as_mut().unwrap()
 }

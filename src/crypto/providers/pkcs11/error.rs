@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | session | SESSION_*, OPERATION_*, cancelled | new session, new session, module |
 //! | busy | FUNCTION_FAILED, DEVICE_ERROR, GENERAL_ERROR, memory, vendor | pause and new session, module |
+//! | full | SESSION_COUNT | fewer sessions; the last one: pause and new session, module |
 //! | login | USER_NOT_LOGGED_IN, key invisible | log in again, module |
 //! | key | KEY_HANDLE_INVALID, OBJECT_HANDLE_INVALID, wrong signature | find the key again, module |
 //! | gone | DEVICE_REMOVED, TOKEN_NOT_PRESENT, CRYPTOKI_NOT_INITIALIZED, no such token or key | module |
@@ -97,6 +98,23 @@ pub enum TokenError {
          login; set sessions = {fitting} or less"
     )]
     Sessions { token: String, limit: u64, wanted: u64, fitting: u64 },
+    /// The token has no session for this process.
+    #[error(
+        "token {token} gives no session: other users of it hold them all; end one of them, or set \
+         sessions to what is left for this process"
+    )]
+    Full { token: String },
+    /// The token does not offer the way this house signs.
+    #[error(
+        "token {token} does not offer {mechanism}, so it cannot sign with {algorithm} here; \
+         {hint}"
+    )]
+    Mechanism {
+        token: String,
+        algorithm: &'static str,
+        mechanism: &'static str,
+        hint: &'static str,
+    },
     /// A call failed on every rung.
     #[error("token {token}: {reason}")]
     Call { token: String, reason: String },
@@ -180,6 +198,11 @@ impl From<TokenError> for Fault {
     }
 }
 
+/// Whether the token refused another session.
+pub(super) fn is_full(error: &Pkcs11Error) -> bool {
+    matches!(error, Pkcs11Error::Pkcs11(RvError::SessionCount, _))
+}
+
 /// The rungs for a fault, in order.
 pub(super) fn rungs(fault: &Fault) -> &'static [Rung] {
     let value = match fault {
@@ -190,12 +213,13 @@ pub(super) fn rungs(fault: &Fault) -> &'static [Rung] {
         Fault::Typed(TokenError::NoToken { .. } | TokenError::KeyMissing { .. }) => {
             return &[Rung::Module];
         }
+        // The pool is down to one session and does not get that one: see `seats`.
+        Fault::Typed(TokenError::Full { .. }) => return &[Rung::Pause, Rung::Module],
         Fault::Call(_) | Fault::Typed(_) => return &[],
     };
     match value {
         RvError::SessionHandleInvalid
         | RvError::SessionClosed
-        | RvError::SessionCount
         | RvError::OperationActive
         | RvError::OperationNotInitialized
         | RvError::FunctionCanceled
@@ -224,6 +248,20 @@ pub(super) fn rungs(fault: &Fault) -> &'static [Rung] {
 /// The next rung for a fault, given those already taken for this signature; `None` at the top.
 pub(super) fn next_rung(fault: &Fault, taken: &[Rung]) -> Option<Rung> {
     rungs(fault).iter().copied().find(|rung| !taken.contains(rung))
+}
+
+/// A fault that no rung mended.
+pub(super) fn typed(fault: Fault, token: &str) -> TokenError {
+    let token = token.to_owned();
+    match fault {
+        Fault::Call(error) => TokenError::Call { token, reason: error.to_string() },
+        Fault::Wrong => TokenError::WrongSignature { token },
+        Fault::LoggedOut => TokenError::Call {
+            token,
+            reason: "its login is lost and does not come back".to_owned(),
+        },
+        Fault::Typed(error) => error,
+    }
 }
 
 /// Whether a login's failure counts against the PIN.
@@ -270,6 +308,8 @@ mod tests {
             assert_eq!(taken, expected, "{value:?}");
         }
         assert_eq!(next_rung(&Fault::Wrong, &[Rung::Key]), None);
+        let full = Fault::Typed(TokenError::Full { token: "t".into() });
+        assert_eq!(rungs(&full), [Rung::Pause, Rung::Module]);
     }
 
     /// Each return value about the PIN stops, none about sessions does.

@@ -20,13 +20,13 @@ use crate::crypto::providers::pkcs11::NAME;
 use crate::crypto::providers::pkcs11::TokenConfig;
 use crate::crypto::providers::pkcs11::error::Fault;
 use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::error::typed;
 use crate::crypto::providers::pkcs11::module::GateError;
 use crate::crypto::providers::pkcs11::module::Module;
 use crate::crypto::providers::pkcs11::object;
 use crate::crypto::providers::pkcs11::object::Found;
 use crate::crypto::providers::pkcs11::pool::Pool;
 use crate::crypto::providers::pkcs11::pool::Target;
-use crate::crypto::providers::pkcs11::pool::typed;
 use crate::crypto::providers::pkcs11::token::Token;
 use crate::types::signature::Algorithm;
 use crate::types::signature::PublicKey;
@@ -34,6 +34,7 @@ use crate::types::signature::Signature;
 
 pub use crate::crypto::providers::pkcs11::pool::Counts;
 pub use crate::crypto::providers::pkcs11::pool::Fatal;
+pub use crate::crypto::providers::pkcs11::seats::Sessions;
 
 /// The modules and tokens of a process.
 pub struct Tokens {
@@ -91,7 +92,9 @@ impl Tokens {
             let pool = self.pool(name)?;
             let found = with_session(&pool, |session| {
                 pool.token().check_sessions()?;
-                object::find(session, name, select)
+                let found = object::find(session, name, select)?;
+                pool.token().check_mechanism(found.public.algorithm())?;
+                Ok(found)
             })?;
             object::require_safe(&found, name, select)?;
             let target = Target {
@@ -129,7 +132,9 @@ impl Tokens {
         algorithm: Algorithm,
         select: &KeySelect,
     ) -> Result<Found, TokenError> {
-        let found = with_session(&*self.pool(name)?, |session| {
+        let pool = self.pool(name)?;
+        let found = with_session(&pool, |session| {
+            pool.token().check_mechanism(algorithm)?;
             object::generate(session, name, algorithm, select)
         })?;
         object::require_safe(&found, name, select)?;
@@ -214,7 +219,15 @@ fn with_session<T>(
         };
         TokenError::Call { token: name.clone(), reason }
     })?;
-    let session = token.session(&inside).map_err(|fault| typed(fault, name))?;
+    let session = loop {
+        match token.session(&inside) {
+            // Sessions of a process that has just ended may live a little longer than it.
+            Err(Fault::Typed(TokenError::Full { .. })) if Instant::now() < until => {
+                std::thread::sleep(FULL_PAUSE);
+            }
+            session => break session.map_err(|fault| typed(fault, name))?,
+        }
+    };
     let result = ask(&session);
     // Nothing is lost with a session that cannot be closed.
     let _ = session.close();
@@ -231,3 +244,4 @@ fn no_token(token: &str, reason: &str) -> TokenError {
 }
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
+const FULL_PAUSE: Duration = Duration::from_millis(250);

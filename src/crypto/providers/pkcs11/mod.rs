@@ -5,8 +5,10 @@
 //! pin      from a file or a systemd credential; refused once, it is not tried again
 //! module   the loaded library: initialised once, finalised only when no call is inside
 //! token    one slot: the anchor session that keeps the login, sessions for workers
+//! info     what a token says about itself, read without judging it
 //! object   key objects: finding, the public point in all its encodings, attributes, making
 //! pool     threads with one session each, the ladder, verification before release
+//! seats    how many sessions a pool has: fewer where the token refuses, more again later
 //! key      a `SigningKey`: its token and its standbys
 //! ```
 //!
@@ -17,11 +19,13 @@
 //! Source: PKCS #11 2.40 and 3.0 (OASIS); binding: `cryptoki` (docs/decisions/0007).
 
 pub mod error;
+mod info;
 pub mod key;
 pub mod module;
 pub mod object;
 pub mod pin;
 mod pool;
+mod seats;
 pub mod token;
 
 use std::fmt;

@@ -24,9 +24,12 @@ use std::time::Instant;
 use cryptoki::context::CInitializeArgs;
 use cryptoki::context::CInitializeFlags;
 use cryptoki::context::Pkcs11;
+use cryptoki::slot::Slot;
 use nix::unistd::geteuid;
 
 use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::info;
+use crate::crypto::providers::pkcs11::info::Info;
 use crate::types::limits;
 
 /// One library of this process.
@@ -97,6 +100,11 @@ impl Module {
 
     pub(super) fn context(&self) -> &Pkcs11 {
         &self.context
+    }
+
+    /// What the token in a slot says about itself.
+    pub(super) fn token_info(&self, slot: Slot) -> Result<Info, String> {
+        info::token_info(&self.path, &self.context, slot)
     }
 
     /// Begins a call; waits while the module is being initialised anew.

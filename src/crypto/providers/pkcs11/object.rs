@@ -8,6 +8,7 @@
 //! PKCS #11 2.40, 3.0 and 3.1 differ in the form of the Edwards point, and tokens take any of them.
 
 use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::error::RvError;
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use cryptoki::object::AttributeType;
@@ -170,14 +171,51 @@ pub(super) fn generate(
     let mut public = vec![
         Attribute::Token(true),
         Attribute::Private(false),
-        Attribute::Verify(true),
-        Attribute::Encrypt(false),
-        Attribute::Wrap(false),
         Attribute::EcParams(params.to_vec()),
     ];
     public.extend(select_attributes(select));
-    session.generate_key_pair(&mechanism, &public, &private_template(select))?;
+    let mut whole = public.clone();
+    whole.extend([Attribute::Verify(true), Attribute::Encrypt(false), Attribute::Wrap(false)]);
+    let private = private_template(select);
+    match session.generate_key_pair(&mechanism, &whole, &private) {
+        Ok(_) => {}
+        Err(error) if is_template_fault(&error) => {
+            // Some tokens refuse to be told what a key may not do, and tpm2-pkcs11 takes VERIFY of
+            // the public half for DECRYPT of the private one. The audit reads what came out.
+            require_absent(session, token, select)?;
+            let allowed: Vec<_> = private.into_iter().filter(|one| !is_denial(one)).collect();
+            session.generate_key_pair(&mechanism, &public, &allowed)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
     find(session, token, select)
+}
+
+/// A use that a template forbids.
+fn is_denial(attribute: &Attribute) -> bool {
+    matches!(
+        attribute,
+        Attribute::Decrypt(false)
+            | Attribute::Unwrap(false)
+            | Attribute::Derive(false)
+            | Attribute::SignRecover(false)
+    )
+}
+
+/// Whether a token may have refused the attributes rather than the key; tpm2-pkcs11 calls it a
+/// general error.
+fn is_template_fault(error: &Pkcs11Error) -> bool {
+    matches!(
+        error,
+        Pkcs11Error::Pkcs11(
+            RvError::TemplateInconsistent
+                | RvError::TemplateIncomplete
+                | RvError::AttributeTypeInvalid
+                | RvError::AttributeValueInvalid
+                | RvError::GeneralError,
+            _
+        )
+    )
 }
 
 /// Puts a key of a file onto the token: it was outside, and the token says so for ever.

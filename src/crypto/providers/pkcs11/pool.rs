@@ -3,6 +3,7 @@
 //! ```text
 //! job -> bounded queue -> worker: session, handle, C_Sign -> low s -> verify -> answer
 //!                            | fault: the next rung (`error`), each once, until the deadline
+//!                            | no session: the job goes back, to a worker that has one
 //! caller waits; nothing by the deadline: the worker is left behind, another takes its place
 //! ```
 //!
@@ -21,10 +22,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 use crossbeam_channel::TrySendError;
 use crossbeam_channel::bounded;
+use crossbeam_channel::select;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::eddsa::EddsaParams;
@@ -39,8 +40,13 @@ use crate::crypto::providers::pkcs11::error::Fault;
 use crate::crypto::providers::pkcs11::error::Rung;
 use crate::crypto::providers::pkcs11::error::TokenError;
 use crate::crypto::providers::pkcs11::error::next_rung;
+use crate::crypto::providers::pkcs11::error::typed;
 use crate::crypto::providers::pkcs11::module::GateError;
+use crate::crypto::providers::pkcs11::module::Inside;
 use crate::crypto::providers::pkcs11::object;
+use crate::crypto::providers::pkcs11::seats::Seat;
+use crate::crypto::providers::pkcs11::seats::Seats;
+use crate::crypto::providers::pkcs11::seats::Sessions;
 use crate::crypto::providers::pkcs11::token;
 use crate::crypto::providers::pkcs11::token::Token;
 use crate::crypto::validity;
@@ -64,6 +70,8 @@ pub struct Counts {
     pub rungs: BTreeMap<&'static str, u64>,
     /// Workers left behind.
     pub left_behind: u64,
+    /// Sessions, as they are and as configured.
+    pub sessions: Sessions,
 }
 
 /// The workers of one token.
@@ -79,6 +87,9 @@ pub(super) struct Pool {
 
 struct Shared {
     token: Arc<Token>,
+    seats: Arc<Seats>,
+    /// Jobs of workers that got no session.
+    returned: (Sender<Job>, Receiver<Job>),
     counts: Mutex<Counts>,
     /// Workers that were left behind and have not come back.
     lost: Mutex<BTreeSet<u64>>,
@@ -120,10 +131,12 @@ impl Pool {
         let sessions = token.config.sessions.clamp(1, limits::TOKEN_SESSIONS_MAX);
         let (lost, living, ended) = (Mutex::default(), Mutex::default(), Condvar::new());
         let told = Mutex::default();
-        let shared = Arc::new(Shared { token, counts, lost, living, ended, told, fatal });
+        let (seats, returned) = (Seats::new(sessions), bounded(limits::TOKEN_JOBS_MAX));
+        let shared = Shared { token, seats, returned, counts, lost, living, ended, told, fatal };
+        let shared = Arc::new(shared);
         let pool = Self { shared, jobs: Some(jobs), waiting, next: AtomicU64::new(0) };
         for _ in 0..sessions {
-            pool.spawn()?;
+            pool.spawn(None)?;
         }
         Ok(pool)
     }
@@ -133,7 +146,7 @@ impl Pool {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        lock(&self.shared.counts).clone()
+        Counts { sessions: self.shared.seats.sessions(), ..lock(&self.shared.counts).clone() }
     }
 
     /// Hands a message to the workers.
@@ -145,6 +158,11 @@ impl Pool {
         let name = || self.shared.token.config.name.clone();
         if let Some(stopped) = self.shared.token.stopped() {
             return Err(stopped);
+        }
+        if self.shared.seats.probe_is_due()
+            && let Err(error) = self.spawn(Some(self.shared.seats.take_probe()))
+        {
+            tracing::warn!(%error, "a session more is not asked for");
         }
         let until = Instant::now() + self.shared.token.config.deadline;
         let (sender, answer) = bounded(1);
@@ -193,6 +211,7 @@ impl Pool {
             lost.len()
         };
         lock(&shared.counts).left_behind += 1;
+        shared.seats.lost();
         let name = &shared.token.config.name;
         tracing::error!(token = name, count, "a call into the module does not return");
         if count > limits::TOKEN_WORKERS_LOST_MAX {
@@ -202,18 +221,22 @@ impl Pool {
                  process helps"
             ));
         }
-        if let Err(error) = self.spawn() {
+        if let Err(error) = self.spawn(None) {
             tracing::error!(%error, "a lost session is not replaced");
         }
     }
 
-    fn spawn(&self) -> Result<(), TokenError> {
+    /// Starts a worker; with a seat it is a probe, which opens its session before anything else.
+    fn spawn(&self, probe: Option<Seat>) -> Result<(), TokenError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (shared, waiting) = (self.shared.clone(), self.waiting.clone());
         let worker = Worker { number, shared, waiting, desk: None };
         let name = &self.shared.token.config.name;
         *lock(&self.shared.living) += 1;
-        let spawned = std::thread::Builder::new().name("token".into()).spawn(move || worker.run());
+        let spawned = std::thread::Builder::new().name("token".into()).spawn(move || match probe {
+            None => worker.run(),
+            Some(seat) => worker.run_probe(seat),
+        });
         if spawned.is_err() {
             *lock(&self.shared.living) -= 1;
         }
@@ -257,39 +280,85 @@ struct Worker {
     desk: Option<Desk>,
 }
 
+/// What became of a job's worker.
+enum Served {
+    Done,
+    /// It ends.
+    Left,
+}
+
 /// A session and what was found through it.
 struct Desk {
     session: Session,
+    seat: Seat,
     generation: u64,
     keys: BTreeMap<String, ObjectHandle>,
 }
 
 impl Worker {
     fn run(mut self) {
+        let (shared, waiting) = (self.shared.clone(), self.waiting.clone());
         loop {
-            match self.waiting.recv_timeout(IDLE) {
-                // Given up while it was inside: another has its place.
-                Ok(job) if self.serve(&job) => break,
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => self.probe(),
-                Err(RecvTimeoutError::Disconnected) => break,
+            let job = select! {
+                recv(shared.returned.1) -> job => job,
+                recv(waiting) -> job => job,
+                default(IDLE) => {
+                    self.probe();
+                    continue;
+                }
+            };
+            // The channel is closed: the pool ends.
+            let Ok(job) = job else { break };
+            match self.serve(job) {
+                Served::Done => {}
+                Served::Left => break,
             }
         }
+        self.end();
+    }
+
+    /// Asks for a session first; without one there is nothing to stay for.
+    fn run_probe(mut self, seat: Seat) {
+        let shared = self.shared.clone();
+        if let Ok(inside) = shared.token.module.enter(Instant::now() + BUSY_PAUSE)
+            && let Ok(session) = shared.token.session(&inside)
+        {
+            let (generation, keys) = (inside.generation, BTreeMap::new());
+            self.desk = Some(Desk { session, seat, generation, keys });
+        } else {
+            shared.seats.probe_failed();
+            return self.end();
+        }
+        let sessions = shared.seats.grown();
+        let name = &shared.token.config.name;
+        tracing::info!(token = name, size = sessions.size, "the token gives a session more");
+        self.run();
+    }
+
+    fn end(mut self) {
         self.drop_session();
         *lock(&self.shared.living) -= 1;
         self.shared.ended.notify_all();
     }
 
-    /// Answers a job; true where the worker was given up meanwhile.
-    fn serve(&mut self, job: &Job) -> bool {
+    /// Answers a job, or hands it back where there is no session for it.
+    fn serve(&mut self, job: Job) -> Served {
         *lock(&job.taken) = Some(self.number);
         let result = match job.until <= Instant::now() {
             true => Err(TokenError::Late {
                 token: self.shared.token.config.name.clone(),
                 ms: self.shared.token.config.deadline.as_millis(),
             }),
-            false => self.climb(job),
+            false => self.climb(&job),
         };
+        let given_up = lock(&self.shared.lost).contains(&self.number);
+        if matches!(result, Err(TokenError::Full { .. })) && !given_up && self.shared.seats.leave()
+        {
+            *lock(&job.taken) = None;
+            // The queue is as long as the one in front: a full one means that its caller is gone.
+            let _ = self.shared.returned.0.try_send(job);
+            return Served::Left;
+        }
         {
             let mut counts = lock(&self.shared.counts);
             match &result {
@@ -299,7 +368,16 @@ impl Worker {
         }
         // A caller that gave up needs no answer.
         let _ = job.answer.try_send(result);
-        lock(&self.shared.lost).remove(&self.number)
+        match lock(&self.shared.lost).remove(&self.number) {
+            // Given up while it was inside: another has its place.
+            true => {
+                if let Some(desk) = &mut self.desk {
+                    desk.seat.given_up = true;
+                }
+                Served::Left
+            }
+            false => Served::Done,
+        }
     }
 
     /// Attempts and rungs in turn, until a signature, the top of the ladder or the deadline.
@@ -314,6 +392,11 @@ impl Worker {
                 Err(fault) => fault,
             };
             let name = &self.shared.token.config.name;
+            // While others have sessions, the job is theirs.
+            let full = matches!(fault, Fault::Typed(TokenError::Full { .. }));
+            if full && self.shared.seats.others() {
+                return Err(typed(fault, name));
+            }
             let rung = next_rung(&fault, &taken).filter(|_| Instant::now() < job.until);
             let Some(rung) = rung else { return Err(typed(fault, name)) };
             if self.shared.may_tell() {
@@ -380,8 +463,9 @@ impl Worker {
         let desk = match &mut self.desk {
             Some(desk) => desk,
             None => {
-                let (session, generation) = (token.session(&inside)?, inside.generation);
-                self.desk.insert(Desk { session, generation, keys: BTreeMap::new() })
+                let (session, seat) = self.open(&inside)?;
+                let (generation, keys) = (inside.generation, BTreeMap::new());
+                self.desk.insert(Desk { session, seat, generation, keys })
             }
         };
         let target = &job.target;
@@ -412,6 +496,31 @@ impl Worker {
         match target.prepared.verify(&job.message, &signature).valid {
             true => Ok(signature),
             false => Err(Fault::Wrong),
+        }
+    }
+
+    /// Opens a session in a seat of the pool.
+    fn open(&self, inside: &Inside<'_>) -> Result<(Session, Seat), Fault> {
+        let (token, seats) = (&self.shared.token, &self.shared.seats);
+        let name = &token.config.name;
+        let Some(seat) = seats.take() else {
+            return Err(TokenError::Full { token: name.clone() }.into());
+        };
+        match token.session(inside) {
+            Err(Fault::Typed(error @ TokenError::Full { .. })) => {
+                let Sessions { size, wanted, refused } = seats.refused(seat);
+                if self.shared.may_tell() {
+                    tracing::warn!(
+                        token = name,
+                        size,
+                        wanted,
+                        refused,
+                        "fewer sessions than asked"
+                    );
+                }
+                Err(error.into())
+            }
+            opened => Ok((opened?, seat)),
         }
     }
 
@@ -473,19 +582,6 @@ fn sign(
             let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure));
             session.sign(&pure, handle, message)
         }
-    }
-}
-
-pub(super) fn typed(fault: Fault, token: &str) -> TokenError {
-    let token = token.to_owned();
-    match fault {
-        Fault::Call(error) => TokenError::Call { token, reason: error.to_string() },
-        Fault::Wrong => TokenError::WrongSignature { token },
-        Fault::LoggedOut => TokenError::Call {
-            token,
-            reason: "its login is lost and does not come back".to_owned(),
-        },
-        Fault::Typed(error) => error,
     }
 }
 

@@ -11,19 +11,22 @@ use std::sync::PoisonError;
 use cryptoki::context::Pkcs11;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::error::RvError;
+use cryptoki::mechanism::MechanismType;
 use cryptoki::session::Session;
 use cryptoki::session::SessionState;
 use cryptoki::session::UserType;
-use cryptoki::slot::Limit;
 use cryptoki::slot::Slot;
 
 use crate::crypto::providers::pkcs11::Select;
 use crate::crypto::providers::pkcs11::TokenConfig;
 use crate::crypto::providers::pkcs11::error::Fault;
 use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::error::is_full;
 use crate::crypto::providers::pkcs11::error::is_pin_fault;
+use crate::crypto::providers::pkcs11::info::Info;
 use crate::crypto::providers::pkcs11::module::Inside;
 use crate::crypto::providers::pkcs11::module::Module;
+use crate::types::signature::Algorithm;
 
 /// A token of a module.
 pub struct Token {
@@ -59,6 +62,8 @@ pub struct TokenInfo {
     pub model: String,
     /// Firmware or library version.
     pub version: String,
+    /// Algorithms that it signs with the way this house asks for; `None` where it does not say.
+    pub algorithms: Option<Vec<Algorithm>>,
     /// Why nothing of this is known.
     pub unreadable: Option<String>,
 }
@@ -83,19 +88,28 @@ impl Token {
         }
         // An anchor of an older generation is forgotten, never closed: see `module`.
         login.anchor.take_if(|anchor| anchor.generation != inside.generation);
-        let context = self.module.context();
         let slot = match &login.anchor {
             Some(anchor) => anchor.slot,
             None => {
                 let slot = self.find()?;
-                let session = context.open_rw_session_no_drop(slot)?;
+                let session = self.open(slot)?;
                 self.log_in(&session, slot, &mut login)?;
                 let generation = inside.generation;
                 login.anchor = Some(Anchor { session, slot, generation });
                 slot
             }
         };
-        Ok(context.open_rw_session_no_drop(slot)?)
+        self.open(slot)
+    }
+
+    /// A session, or `TokenError::Full` where the token has no more.
+    fn open(&self, slot: Slot) -> Result<Session, Fault> {
+        match self.module.context().open_rw_session_no_drop(slot) {
+            Err(error) if is_full(&error) => {
+                Err(TokenError::Full { token: self.config.name.clone() }.into())
+            }
+            opened => Ok(opened?),
+        }
     }
 
     /// Logs in again, unless another session did meanwhile: the login is the application's.
@@ -121,11 +135,11 @@ impl Token {
             Err(Fault::Typed(stopped))
         };
         // Not every token can say so; one that can is asked before the last try is spent.
-        if let Ok(info) = self.module.context().get_token_info(slot) {
-            if info.user_pin_locked() {
+        if let Ok(info) = self.module.token_info(slot) {
+            if info.pin_locked {
                 return stop(login, "its PIN is locked".to_owned());
             }
-            if info.user_pin_final_try() {
+            if info.pin_final_try {
                 return stop(login, "one wrong PIN more locks it".to_owned());
             }
         }
@@ -144,17 +158,28 @@ impl Token {
     pub(super) fn check_sessions(&self) -> Result<(), Fault> {
         let slot = self.find()?;
         // A token that cannot describe itself states no limit.
-        let Ok(info) = self.module.context().get_token_info(slot) else { return Ok(()) };
-        let limits = [info.max_session_count(), info.max_rw_session_count()];
-        let limit = limits.into_iter().filter_map(|limit| match limit {
-            Limit::Max(limit) => Some(limit),
-            Limit::Infinite | Limit::Unavailable => None,
-        });
+        let Ok(info) = self.module.token_info(slot) else { return Ok(()) };
         let wanted = self.config.sessions as u64 + 1;
-        match limit.min() {
+        match info.sessions_max {
             Some(limit) if wanted > limit => {
                 let (token, fitting) = (self.config.name.clone(), limit.saturating_sub(1));
                 Err(TokenError::Sessions { token, limit, wanted, fitting }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses an algorithm that the token does not sign with the way this house asks for.
+    pub(super) fn check_mechanism(&self, algorithm: Algorithm) -> Result<(), Fault> {
+        match offered(self.module.context(), self.find()?) {
+            Some(offered) if !offered.contains(&algorithm) => {
+                let token = self.config.name.clone();
+                let (mechanism, hint) = match algorithm {
+                    Algorithm::EcdsaP256 => ("raw ECDSA (CKM_ECDSA)", NO_ECDSA),
+                    Algorithm::Ed25519 => ("EdDSA (CKM_EDDSA)", NO_EDDSA),
+                };
+                let algorithm = algorithm.name();
+                Err(TokenError::Mechanism { token, algorithm, mechanism, hint }.into())
             }
             _ => Ok(()),
         }
@@ -168,7 +193,7 @@ impl Token {
                 return Ok(slot);
             }
         }
-        let tokens = tokens(context)?;
+        let tokens = tokens(&self.module)?;
         let mut fitting = tokens.iter().filter(|(_, info)| match &self.config.select {
             Select::Label(label) => info.label == *label,
             Select::Serial(serial) => info.serial == *serial,
@@ -200,37 +225,41 @@ impl std::fmt::Debug for Token {
 
 /// The tokens of a module.
 pub fn list(module: &Module) -> Result<Vec<TokenInfo>, TokenError> {
-    let listed = tokens(module.context()).map_err(|error| TokenError::Module {
+    let listed = tokens(module).map_err(|error| TokenError::Module {
         path: module.path().to_owned(),
         reason: error.to_string(),
     })?;
     Ok(listed.into_iter().map(|(_, info)| info).collect())
 }
 
-fn tokens(context: &Pkcs11) -> Result<Vec<(Slot, TokenInfo)>, Pkcs11Error> {
-    let trim = |text: &str| text.trim_matches([' ', '\0']).to_owned();
+fn tokens(module: &Module) -> Result<Vec<(Slot, TokenInfo)>, Pkcs11Error> {
+    let context = module.context();
     let describe = |slot: Slot| {
-        let info = match context.get_token_info(slot) {
+        let (info, unreadable) = match module.token_info(slot) {
             // Slots that wait for a token to be made have none.
-            Ok(info) if !info.token_initialized() => return None,
-            Ok(info) => TokenInfo {
-                slot: slot.id(),
-                label: trim(info.label()),
-                serial: trim(info.serial_number()),
-                model: trim(info.model()),
-                version: info.firmware_version().to_string(),
-                unreadable: None,
-            },
-            // Some tokens state what the binding cannot parse; they are selected by slot.
-            Err(error) => TokenInfo {
-                slot: slot.id(),
-                unreadable: Some(error.to_string()),
-                ..TokenInfo::default()
-            },
+            Ok(info) if !info.initialised => return None,
+            Ok(info) => (info, None),
+            Err(error) => (Info::default(), Some(error)),
         };
+        let Info { label, serial, model, version, .. } = info;
+        let (algorithms, slot_number) = (offered(context, slot), slot.id());
+        let info =
+            TokenInfo { slot: slot_number, label, serial, model, version, algorithms, unreadable };
         Some((slot, info))
     };
     Ok(context.get_slots_with_token()?.into_iter().filter_map(describe).collect())
+}
+
+/// The algorithms that a token lists the mechanism for; `None` where it lists nothing at all, which
+/// says no more than silence does.
+fn offered(context: &Pkcs11, slot: Slot) -> Option<Vec<Algorithm>> {
+    let listed = context.get_mechanism_list(slot).ok().filter(|listed| !listed.is_empty())?;
+    let mechanism = |algorithm| match algorithm {
+        Algorithm::EcdsaP256 => MechanismType::ECDSA,
+        Algorithm::Ed25519 => MechanismType::EDDSA,
+    };
+    let offers = |algorithm: &Algorithm| listed.contains(&mechanism(*algorithm));
+    Some(Algorithm::ALL.into_iter().filter(offers).collect())
 }
 
 fn present(tokens: &[(Slot, TokenInfo)]) -> String {
@@ -243,3 +272,7 @@ fn present(tokens: &[(Slot, TokenInfo)]) -> String {
     };
     tokens.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
+
+const NO_ECDSA: &str = "take an Ed25519 key where the token has EdDSA, or a newer release of its \
+                        library: openCryptoki has raw ECDSA in 3.27, not in 3.8";
+const NO_EDDSA: &str = "take a P-256 key; a token behind p11-kit's remoting has EdDSA and hides it";
