@@ -13,6 +13,8 @@ use std::time::Instant;
 
 use obelisk::cli;
 
+use super::ports::Ports;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
 
 fn obelisk(arguments: &[&str]) -> Output {
@@ -42,10 +44,14 @@ fn refused(arguments: &[&str], code: i32) -> String {
     errors
 }
 
-fn make(out: &Path, validators: &str, port: u16) {
-    let (out, port) = (out.display().to_string(), port.to_string());
+/// Makes a network; its ports are its own until the answer is dropped.
+#[must_use]
+fn make(out: &Path, validators: &str) -> Ports {
+    let ports = Ports::reserve();
+    let (out, port) = (out.display().to_string(), ports.first().to_string());
     let flags = ["--out", &out, "--validators", validators, "--base-port", &port];
     done(&[&["network", "create"], &flags[..]].concat());
+    ports
 }
 
 fn text(path: &Path) -> String {
@@ -128,7 +134,7 @@ fn missing_files_are_named() {
 fn networks_are_made_once_and_privately() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("net");
-    make(&out, "4", 17050);
+    let _ports = make(&out, "4");
     let mut keys = 0;
     let mut open = vec![out.clone()];
     while let Some(folder) = open.pop() {
@@ -163,7 +169,7 @@ fn networks_are_made_once_and_privately() {
 fn bad_inputs_are_refused_with_cause_and_fix() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("net");
-    make(&out, "1", 17150);
+    let ports = make(&out, "1");
     let config = out.join("org1/node.toml");
     let good = fs::read_to_string(&config).unwrap();
     let check = |words: &[&str]| {
@@ -172,10 +178,11 @@ fn bad_inputs_are_refused_with_cause_and_fix() {
             assert!(errors.contains(word), "no {word:?} in {errors}");
         }
     };
+    let listen = format!("127.0.0.1:{}", ports.first() + 1);
     for (from, to, words) in [
         ("role = \"validator\"", "role = \"king\"", &["king", "validator"][..]),
         ("[storage]", "[storge]", &["storge", "did you mean `storage`"]),
-        ("127.0.0.1:17151", "17151", &["network.listen", "host:port"]),
+        (&*listen, "17151", &["network.listen", "host:port"]),
         ("engine = \"rocksdb\"", "engine = \"paper\"", &["storage.engine", "rocksdb"]),
         ("level = \"info\"", "level = \"obelisk=loud\"", &["loud"]),
         ("format = \"text\"", "format = \"xml\"", &["log.format"]),
@@ -207,7 +214,7 @@ fn bad_inputs_are_refused_with_cause_and_fix() {
 fn members_are_issued_and_shown() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("net");
-    make(&out, "1", 17160);
+    let _ports = make(&out, "1");
     let (ca, alice) = (text(&out.join("org1/ca")), text(&dir.path().join("alice")));
     let genesis = text(&out.join("genesis.bin"));
     let flags = ["--ca", &ca, "--name", "alice", "--out", &alice, "--genesis", &genesis];
@@ -281,7 +288,7 @@ fn ready(network: &str, nodes: usize) {
 fn a_network_of_four_does_everything_from_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("net");
-    make(&out, "4", 17200);
+    let _ports = make(&out, "4");
     let network = text(&out);
     refused(&["--network", &network, "chaincode", "list"], 3);
     let mut nodes: Vec<Running> =

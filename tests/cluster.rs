@@ -3,7 +3,6 @@
 //! `Cluster` makes the folders as an operator would (`membership::consortium`), writes each node's
 //! configuration, and starts and stops nodes; the tests speak to them through the client library.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +27,15 @@ use obelisk::types::signature::Algorithm;
 use obelisk::types::signature::PublicKey;
 use tokio::runtime::Runtime;
 
+use super::ports::Ports;
+
 /// Nodes of one network in a temporary directory.
 pub struct Cluster {
     pub directory: tempfile::TempDir,
     pub consortium: Consortium,
     pub runtime: Runtime,
     pub network: Network,
-    ports: Vec<[u16; 3]>,
+    ports: Ports,
     nodes: Vec<Option<Node>>,
     /// What every node's configuration says besides, beginning in its table `crypto`.
     pub more: String,
@@ -69,7 +70,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let genesis = Arc::new(consortium.genesis.clone());
         let network = Network::new(genesis, crypto).unwrap();
-        let ports = (0..validators).map(|_| free_ports()).collect();
+        let ports = Ports::reserve();
         let nodes = (0..validators).map(|_| None).collect();
         let more = prepare(&consortium, directory.path());
         let mut cluster = Self { directory, consortium, runtime, network, ports, nodes, more };
@@ -96,6 +97,12 @@ impl Cluster {
         self.nodes[i].as_ref().expect("it runs")
     }
 
+    /// Ports of node `i`: for peers, gRPC, plain REST.
+    fn ports_of(&self, i: usize) -> [u16; 3] {
+        let first = self.ports.first() + 3 * u16::try_from(i).unwrap();
+        std::array::from_fn(|k| first + u16::try_from(k).unwrap())
+    }
+
     /// Members of a role.
     pub fn members(&self, role: Role) -> Vec<Member> {
         self.consortium.of_role(role).cloned().collect()
@@ -109,11 +116,11 @@ impl Cluster {
             .enumerate()
             .filter(|(j, _)| *j != i)
             .map(|(j, m)| {
-                let (o, n, p) = (&m.organisation, &m.name, self.ports[j][0]);
+                let (o, n, p) = (&m.organisation, &m.name, self.ports_of(j)[0]);
                 format!("[[network.peers]]\norganisation = \"{o}\"\nname = \"{n}\"\naddress = \"127.0.0.1:{p}\"\n")
             })
             .collect();
-        let [peer, grpc, rest] = self.ports[i];
+        let [peer, grpc, rest] = self.ports_of(i);
         let engine = if cfg!(feature = "rocksdb") { "rocksdb" } else { "memory" };
         let text = format!(
             "[node]\nrole = \"validator\"\ndata = \"data{i}\"\nidentity = {:?}\ngenesis = {:?}\n\
@@ -134,7 +141,7 @@ impl Cluster {
     /// A connection to node `i` as a member of organisation `i`.
     pub fn client(&self, i: usize) -> Client {
         let msp = Msp::load(&self.members(Role::Client)[i].folder).unwrap();
-        let address = format!("127.0.0.1:{}", self.ports[i][1]);
+        let address = format!("127.0.0.1:{}", self.ports_of(i)[1]);
         let _runtime = self.runtime.enter();
         Client::new(&address, &self.network, msp.tls.as_ref()).unwrap()
     }
@@ -170,11 +177,6 @@ impl Drop for Cluster {
             node.stop();
         }
     }
-}
-
-fn free_ports() -> [u16; 3] {
-    let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|i| sockets[i].local_addr().unwrap().port())
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

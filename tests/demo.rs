@@ -4,23 +4,23 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
 
-static ALONE: Mutex<()> = Mutex::new(());
+use super::ports::Ports;
 
-/// A demo in a temporary folder; dropped, its processes end.
+/// A demo in a temporary folder, on ports of its own; dropped, its processes end.
 struct Demo {
     folder: tempfile::TempDir,
+    ports: Ports,
 }
 
 impl Demo {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, ports: Ports::reserve() }
     }
 
     fn data(&self) -> PathBuf {
@@ -28,15 +28,14 @@ impl Demo {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        // One command at a time: between finding free ports and using them others may take them.
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        Command::new(env!("CARGO_BIN_EXE_obelisk"))
-            .args(["--json", "demo"])
-            .args(words)
-            .arg("--data")
-            .arg(self.data())
-            .output()
-            .expect("the program starts")
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obelisk"));
+        command.args(["--json", "demo"]).args(words).arg("--data").arg(self.data());
+        // Flags alone mean "start"; the other commands find the ports in the folder.
+        let starts = words.first().is_none_or(|word| word.starts_with("--"));
+        if starts && !words.contains(&"--base-port") {
+            command.arg("--base-port").arg(self.ports.first().to_string());
+        }
+        command.output().expect("the program starts")
     }
 
     fn done(&self, words: &[&str]) -> Value {

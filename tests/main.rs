@@ -20,6 +20,8 @@ mod intake;
 mod ledger;
 mod mempool;
 mod mutations;
+#[cfg(any(feature = "cli", feature = "rest"))]
+mod ports;
 #[cfg(feature = "cli")]
 mod service;
 #[cfg(feature = "cli")]

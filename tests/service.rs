@@ -7,8 +7,6 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::atomic::AtomicU16;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -16,6 +14,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use super::ports::Ports;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
 
@@ -25,11 +25,9 @@ fn obelisk(arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// A network of one, on ports that no other test of this process uses.
-fn solo(folder: &Path) -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let process = u16::try_from(std::process::id() % 2_000).unwrap() * 10;
-    let port = 40_000 + process + NEXT.fetch_add(10, Ordering::Relaxed);
+/// A network of one.
+fn solo(folder: &Path, ports: &Ports) -> String {
+    let port = ports.first();
     let out = folder.join("net");
     let (out_text, port) = (out.display().to_string(), port.to_string());
     let (code, _, errors) = obelisk(&[
@@ -63,8 +61,8 @@ fn hear(socket: &UnixDatagram, wanted: &str, heard: &mut Vec<String>, node: &mut
 
 /// A node below `folder` that tells the socket how it stands and feeds a watchdog of so many
 /// microseconds.
-fn supervised(folder: &Path, watchdog_usec: &str) -> (UnixDatagram, Child) {
-    let config = solo(folder);
+fn supervised(folder: &Path, ports: &Ports, watchdog_usec: &str) -> (UnixDatagram, Child) {
+    let config = solo(folder, ports);
     let path = folder.join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -83,7 +81,8 @@ fn supervised(folder: &Path, watchdog_usec: &str) -> (UnixDatagram, Child) {
 #[test]
 fn a_node_tells_the_service_manager_how_it_stands() {
     let folder = tempfile::tempdir().unwrap();
-    let (socket, mut node) = supervised(folder.path(), "3000000");
+    let ports = Ports::reserve();
+    let (socket, mut node) = supervised(folder.path(), &ports, "3000000");
     let mut heard = Vec::new();
     hear(&socket, "READY=1", &mut heard, &mut node);
     assert!(heard[0].contains("EXTEND_TIMEOUT_USEC="), "{heard:?}");
@@ -117,7 +116,8 @@ fn a_node_tells_the_service_manager_how_it_stands() {
 #[test]
 fn a_stopped_process_feeds_no_watchdog() {
     let folder = tempfile::tempdir().unwrap();
-    let (socket, mut node) = supervised(folder.path(), "300000");
+    let ports = Ports::reserve();
+    let (socket, mut node) = supervised(folder.path(), &ports, "300000");
     let mut heard = Vec::new();
     hear(&socket, "WATCHDOG=1", &mut heard, &mut node);
     let pid = Pid::from_raw(i32::try_from(node.id()).unwrap());

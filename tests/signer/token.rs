@@ -22,6 +22,7 @@ use super::refused;
 use super::softhsm::PIN;
 use super::softhsm::SoftHsm;
 use super::softhsm::run;
+use crate::ports::Ports;
 
 struct Killed(Child);
 
@@ -43,7 +44,7 @@ fn from_an_empty_token_to_a_committed_transaction() {
     let Some(hsm) = SoftHsm::new() else { return };
     let (card, public) = hsm.keygen("obelisk", "01", "p256");
     let net = hsm.directory.path().join("net");
-    let port = free_ports();
+    let ports = Ports::reserve();
     run(Command::new(BINARY).args([
         "network",
         "create",
@@ -52,7 +53,7 @@ fn from_an_empty_token_to_a_committed_transaction() {
         "--out",
         &text(&net),
         "--base-port",
-        &port.to_string(),
+        &ports.first().to_string(),
         "--validator-key",
         &format!("org1={}", text(&card)),
     ]));
@@ -206,10 +207,4 @@ fn imported_and_doubled_keys_are_refused() {
     run(command.envs(hsm.environment.iter().cloned()));
     let errors = refused(&config, &hsm.environment).1;
     assert!(errors.contains("2 private keys"), "{errors}");
-}
-
-fn free_ports() -> u16 {
-    // Ten ports from one that is free; the system gives such ones far apart.
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port().min(65_000)
 }
