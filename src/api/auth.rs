@@ -1,8 +1,8 @@
 //! Who asks: the identity of the TLS client certificate, or nobody.
 //!
 //! There are no sessions, tokens or passwords: the handshake has proven the key, and the directory
-//! says on every request whether the certificate still counts, so that a revoked member loses its
-//! open connections' rights at once. Names inside a request never make an identity.
+//! says on every request whether the certificate still counts; when one is revoked, its connections
+//! are cut besides (`listen`), so that streams end too. Names inside a request never make an identity.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ impl Connection {
                 limits::CERTIFICATE_BYTES_MAX
             ));
         }
-        let member = directory.identify(der).map_err(|error| error.to_string())?;
-        member.check_valid_at(now_ms()).map_err(|error| error.to_string())?;
+        let member = directory.identify_shown(der).map_err(|error| error.to_string())?;
+        directory.check_standing(&member, now_ms()).map_err(|error| error.to_string())?;
         Ok(Caller::Member(member))
     }
 }

@@ -37,6 +37,7 @@ use crate::membership::msp;
 use crate::membership::msp::KeyPair;
 use crate::membership::msp::Msp;
 use crate::membership::msp::MspError;
+use crate::membership::pem;
 use crate::node::signer::card::KeyCard;
 use crate::types::digest::Digest;
 use crate::types::signature::Algorithm;
@@ -49,6 +50,9 @@ pub enum Command {
         /// Identity folder, or PEM certificate
         #[arg(value_name = "FOLDER|CERT")]
         place: PathBuf,
+        /// Print the certificate itself, in the form that networks know it by
+        #[arg(long)]
+        pem: bool,
     },
     /// Make a new identity: keys, enrolment and TLS certificate
     Issue(Issue),
@@ -101,7 +105,8 @@ pub struct Issue {
 
 pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::Show { place } => show(&place, context),
+        Command::Show { place, pem: false } => show(&place, context),
+        Command::Show { place, pem: true } => show_pem(&place, context),
         Command::Issue(issue) => self::issue(&issue, context),
         Command::Revoke { id, reason, wait } => {
             let invocation = Invocation::new(revocations::NAME, "revoke");
@@ -123,17 +128,41 @@ fn show(place: &Path, context: &Context) -> Result<(), Failure> {
     let msp = Msp::load(place).map_err(|error| msp_failure(&error))?;
     let crypto = Crypto::portable();
     msp.enrolment.signing_key(&crypto).map_err(|error| msp_failure(&error))?;
-    let tls = match &msp.tls {
-        None => Cell::text_of("none: this identity cannot open connections of a node"),
+    let (tls, tls_id) = match &msp.tls {
+        None => {
+            let text = "none: this identity cannot open connections of a node";
+            (Cell::text_of(text), Cell::None)
+        }
         Some(tls) => {
             tls.signing_key(&crypto).map_err(|error| msp_failure(&error))?;
             let identity = tls.identity().map_err(|error| certificate_failure(&error))?;
-            Cell::Text(format!("valid until {}", super::output::time(identity.not_after_ms)))
+            let text = format!("valid until {}", super::output::time(identity.not_after_ms));
+            (Cell::Text(text), Cell::Id(identity.certificate.0))
         }
     };
     let roots = msp.roots.keys().map(Cell::text_of).collect();
-    let more = vec![("key", Cell::text_of("fits")), ("tls", tls), ("roots", Cell::List(roots))];
+    let more = vec![
+        ("key", Cell::text_of("fits")),
+        ("tls", tls),
+        ("tls id", tls_id),
+        ("roots", Cell::List(roots)),
+    ];
     describe(&msp.enrolment.certificate, more, context)
+}
+
+/// The certificate in the form that networks know it by.
+fn show_pem(place: &Path, context: &Context) -> Result<(), Failure> {
+    let file = match place.is_dir() {
+        true => place.join("cert.pem"),
+        false => place.to_owned(),
+    };
+    let der = msp::read_certificate(&file).map_err(|error| msp_failure(&error))?;
+    let text = pem::encode(pem::CERTIFICATE, &der);
+    match context.output.is_json() {
+        true => context.output.object(&[("pem", Cell::text_of(text.as_str()))]),
+        false => context.output.note(text.trim_end()),
+    }
+    Ok(())
 }
 
 fn describe(der: &Bytes, more: Vec<(&str, Cell)>, context: &Context) -> Result<(), Failure> {

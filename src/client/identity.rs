@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::crypto::CryptoError;
 use crate::crypto::SigningKey;
 use crate::crypto::routing::Crypto;
+use crate::membership::certificate;
 use crate::membership::msp::KeyPair;
 use crate::membership::msp::Msp;
 use crate::membership::msp::MspError;
@@ -30,6 +31,8 @@ impl ClientIdentity {
     /// Joins a certificate (DER) and the private key of its subject. Whether they belong together
     /// shows at the first submission: the node answers "bad signature".
     pub fn new(certificate: Bytes, key: Arc<dyn SigningKey>) -> Self {
+        // Its id is that of this form, whatever s its authority left in it.
+        let certificate = certificate::canonical(&certificate);
         let id = CertificateId(Digest::of(&[&certificate]));
         Self { certificate, id, key }
     }

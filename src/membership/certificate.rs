@@ -3,10 +3,13 @@
 //!
 //! One certificate has one encoding: everything outside the signed part is read by a reader that
 //! knows one form of each value, and whoever verifies requires ECDSA's low s. So nobody without the
-//! CA's key can turn a certificate into another one with another `CertificateId`.
+//! CA's key can turn a certificate into another one with another `CertificateId`. Other authorities
+//! let s fall as it may: what comes in by a file or a handshake is brought into this form first
+//! (`canonical`), so that it has the same id wherever it is met (docs/decisions/0008).
 //!
 //! Nothing is verified here; `directory` checks who signed.
 
+use bytes::Bytes;
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::Validity;
 use x509_parser::certificate::X509Certificate;
@@ -19,6 +22,7 @@ use x509_parser::oid_registry::Oid;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use x509_parser::x509::X509Version;
 
+use crate::crypto::validity;
 use crate::membership::der;
 use crate::membership::error::MembershipError;
 use crate::types::limits;
@@ -136,6 +140,31 @@ pub fn parse(bytes: &[u8]) -> Result<Certificate<'_>, MembershipError> {
         signature,
         extensions: extensions(tbs.extensions())?,
     })
+}
+
+/// The certificate with the low of the two values of s that its issuer's ECDSA signature may have;
+/// the signature stays good. Anything else, broken bytes too, comes back as it is.
+pub fn canonical(bytes: &[u8]) -> Bytes {
+    match envelope(bytes) {
+        Ok((signed, algorithm, mut signature)) if has_high_s(algorithm, &signature) => {
+            validity::normalise_s(&mut signature);
+            let bits = [&[0], &ecdsa_der(&signature)[..]].concat();
+            let bits = der::value(der::BIT_STRING, &bits);
+            let body = [signed, ECDSA_SHA256_DER, &bits].concat();
+            Bytes::from(der::value(der::SEQUENCE, &body))
+        }
+        _ => Bytes::copy_from_slice(bytes),
+    }
+}
+
+/// Whether s is in the upper half of its range: the form of a certificate that no ledger holds.
+pub fn has_high_s(algorithm: Algorithm, signature: &Signature) -> bool {
+    let mut low = *signature;
+    let possible = signature.0[32..] < validity::P256_ORDER[..];
+    if algorithm == Algorithm::EcdsaP256 && possible {
+        validity::normalise_s(&mut low);
+    }
+    low != *signature
 }
 
 /// `SEQUENCE { r INTEGER, s INTEGER }` of a raw signature (RFC 3279, 2.2.3).

@@ -7,17 +7,23 @@
 //!                -> parse, issuer = root of the named organisation, signature -> remember
 //! ```
 //!
-//! Invariants: the answer for given bytes depends on the genesis document alone; time is not looked
-//! at (`Identity::valid_at`). What is remembered changes speed only: both tables are bounded, split
-//! over shards by certificate id, and an eviction costs one more check. Refusals have a table of
-//! their own, so that a flood of bad certificates evicts no good one.
+//! Beside it stands what the chain has revoked, as far as this node has stored it. It decides on
+//! connections and on admission (`check_standing`), where a node may differ from others for a
+//! moment; execution asks the state itself.
+//!
+//! Invariants: the answer of `identify` for given bytes depends on the genesis document alone; time
+//! is not looked at (`Identity::valid_at`). What is remembered changes speed only: both tables are
+//! bounded, split over shards by certificate id, and an eviction costs one more check. Refusals have
+//! a table of their own, so that a flood of bad certificates evicts no good one.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::RwLock;
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -42,6 +48,8 @@ pub struct Directory {
     roots: BTreeMap<String, Root>,
     verify: Verify,
     shards: Vec<Mutex<Shard>>,
+    /// Organisations that revoked a certificate of this id: a copy of the state.
+    revoked: RwLock<BTreeMap<CertificateId, BTreeSet<String>>>,
 }
 
 struct Shard {
@@ -69,7 +77,26 @@ impl Directory {
             }
         }
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
-        Ok(Self { roots, verify, shards })
+        Ok(Self { roots, verify, shards, revoked: RwLock::default() })
+    }
+
+    /// Notes that `organisation` has revoked its certificate `id`.
+    pub fn revoke(&self, organisation: &str, id: CertificateId) {
+        let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+        revoked.entry(id).or_default().insert(organisation.to_owned());
+    }
+
+    /// Whether a member may connect, stay connected or hand in transactions at this time: its
+    /// certificate is valid and not revoked.
+    pub fn check_standing(&self, member: &Identity, now_ms: u64) -> Result<(), MembershipError> {
+        member.check_valid_at(now_ms)?;
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        match revoked.get(&member.certificate) {
+            Some(by) if by.contains(&member.organisation) => {
+                Err(MembershipError::Revoked { subject: member.uri() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The member whose certificate this is. Equal bytes give equal answers on every node.
@@ -92,6 +119,12 @@ impl Directory {
             Err(refusal) => drop(shard.refused.put(id, refusal.clone())),
         }
         found
+    }
+
+    /// The member whose certificate was shown in a handshake, whatever s its authority left in it.
+    /// Its id is that of the canonical form, so one revocation meets both.
+    pub fn identify_shown(&self, der: &[u8]) -> Result<Arc<Identity>, MembershipError> {
+        self.identify(&certificate::canonical(der))
     }
 
     /// The member of a certificate that was identified before and is still remembered. For speed
@@ -132,6 +165,7 @@ impl Directory {
         if certificate.issuer != root.subject {
             return refuse("another issuer is named in it");
         }
+        check_form(&certificate)?;
         if !signed_by(&certificate, &root.key, &self.verify) {
             return refuse("the organisation's root did not sign it");
         }
@@ -174,10 +208,19 @@ pub fn read_root(name: &str, der: &Bytes, verify: &Verify) -> Result<Root, Membe
     if root.organisation != name {
         return refuse("it is listed as the root of another organisation");
     }
+    check_form(&certificate)?;
     if !signed_by(&certificate, &root.key, verify) {
         return refuse("its own key did not sign it");
     }
     Ok(root)
+}
+
+/// Refuses the form that would give a certificate a second id.
+fn check_form(certificate: &Certificate<'_>) -> Result<(), MembershipError> {
+    match certificate::has_high_s(certificate.signature_algorithm, &certificate.signature) {
+        true => Err(MembershipError::HighS),
+        false => Ok(()),
+    }
 }
 
 fn signed_by(certificate: &Certificate<'_>, key: &PublicKey, verify: &Verify) -> bool {

@@ -44,6 +44,13 @@ pub enum MembershipError {
          organisation in the genesis document may issue it"
     )]
     Issuer { organisation: String, reason: &'static str },
+    /// Signed with the other of two possible values of s: the same certificate has one id only in
+    /// its low form.
+    #[error(
+        "the certificate's ECDSA signature has a high s, and it is known by its form with low s; \
+         take that form from `obelisk member show --pem` and name its id"
+    )]
+    HighS,
     /// Outside its validity.
     #[error(
         "the certificate of {subject} is {state} (time {now_ms} ms, valid from {not_before_ms} to \
@@ -56,6 +63,9 @@ pub enum MembershipError {
         not_before_ms: u64,
         not_after_ms: u64,
     },
+    /// Its organisation has taken it back.
+    #[error("the certificate of {subject} is revoked; issue a new one with `obelisk member issue`")]
+    Revoked { subject: String },
     /// Good, but not for this use.
     #[error(
         "{subject} presented {found} where {wanted} is needed; use the other certificate of the \

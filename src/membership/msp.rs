@@ -200,11 +200,12 @@ impl std::fmt::Debug for KeyPair {
     }
 }
 
-/// Reads a certificate file and checks that it is X.509 of this house's kind.
+/// Reads a certificate file and checks that it is X.509 of this house's kind. What comes out is the
+/// canonical form, also of a certificate that another authority made.
 pub fn read_certificate(path: &Path) -> Result<Bytes, MspError> {
     let text = read_text(path)?;
     let der = pem::decode(pem::CERTIFICATE, &text).map_err(pem_error(path))?;
-    let der = Bytes::copy_from_slice(&der);
+    let der = certificate::canonical(&der);
     match certificate::parse(&der) {
         Ok(_) => Ok(der),
         Err(source) => Err(MspError::Certificate { path: path.to_owned(), source }),

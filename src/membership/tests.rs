@@ -4,6 +4,7 @@
 mod bytes;
 mod chain;
 mod folders;
+mod foreign;
 mod forged;
 mod vectors;
 

@@ -1,12 +1,11 @@
 //! From a peer's TLS certificate to the `Peer` it is: the link between membership and network.
 //!
-//! Validators and observers with a TLS certificate that is valid now are peers; everybody else is
-//! refused here and uses the client interfaces. A validator gets its seat from the replica set; one
-//! without a seat (removed, or of a later epoch) is treated as an observer: it may follow.
+//! Validators and observers with a TLS certificate that is valid now and not revoked are peers;
+//! everybody else is refused here and uses the client interfaces. A validator gets its seat from the
+//! replica set; one without a seat (removed, or of a later epoch) is treated as an observer: it may
+//! follow.
 
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::host::clock::now_ms;
 use crate::membership::directory::Directory;
@@ -28,10 +27,9 @@ pub fn peers(
 }
 
 fn peer(directory: &Directory, replicas: &ReplicaSet, der: &[u8]) -> Result<Peer, String> {
-    let identity =
-        directory.identify(&Bytes::copy_from_slice(der)).map_err(|error| error.to_string())?;
+    let identity = directory.identify_shown(der).map_err(|error| error.to_string())?;
     identity.check_purpose(Purpose::Tls).map_err(|error| error.to_string())?;
-    identity.check_valid_at(now_ms()).map_err(|error| error.to_string())?;
+    directory.check_standing(&identity, now_ms()).map_err(|error| error.to_string())?;
     let (organisation, name) = (identity.organisation.clone(), identity.name.clone());
     let replica = match identity.role {
         Role::Validator => replicas.find(&organisation, &name),

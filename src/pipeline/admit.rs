@@ -1,8 +1,8 @@
 //! Station 1: decides whether a client's transaction may enter.
 //!
 //! Cheap checks first, in this order, each with its refusal: size, chain, window of validity,
-//! duplicate, creator's certificate (chain, time, role), a place in the mempool, and last the
-//! signature, checked in groups by the pool of verification threads. What passes is `Verified` and
+//! duplicate, creator's certificate (chain, time, revocation, role), a place in the mempool, and
+//! last the signature, checked in groups by the pool of verification threads. What passes is `Verified` and
 //! in the mempool. Nothing is stored for what does not.
 
 use std::num::NonZeroUsize;
@@ -17,7 +17,9 @@ use crate::crypto::prepared::PreparedKey;
 use crate::crypto::verify_pool::VerifyPool;
 use crate::host::clock::now_ms;
 use crate::ledger::Ledger;
+use crate::membership::certificate;
 use crate::membership::directory::Directory;
+use crate::membership::error::MembershipError;
 use crate::membership::identity::Identity;
 use crate::pipeline::execute;
 use crate::pipeline::mempool::Admitted;
@@ -142,10 +144,8 @@ impl Admission {
         }
         let creator = self.creator(&payload.creator, certificate)?;
         let identity = &creator.identity;
-        if !identity.valid_at(now_ms) {
-            let text = "expired or not valid yet by this node's clock; renew it".to_owned();
-            return Err(Refusal::BadCertificate(text));
-        }
+        let standing = self.directory.check_standing(identity, now_ms);
+        standing.map_err(|error| Refusal::BadCertificate(error.to_string()))?;
         if !execute::may_submit(identity) {
             let (role, kind) = (identity.role.name(), identity.purpose.described());
             let text = format!(
@@ -162,8 +162,11 @@ impl Admission {
         if let Some(creator) = self.lock().get(id) {
             return Ok(creator.clone());
         }
-        let der = match certificate {
+        let der = match certificate.as_deref().map(certificate::canonical) {
             Some(der) if Digest::of(&[&der]) == id.0 => der,
+            Some(_) if certificate.as_ref().is_some_and(|der| Digest::of(&[der]) == id.0) => {
+                return Err(Refusal::BadCertificate(MembershipError::HighS.to_string()));
+            }
             Some(_) => {
                 let text = "it is not the one the transaction names as its creator".to_owned();
                 return Err(Refusal::BadCertificate(text));

@@ -35,6 +35,7 @@ use crate::api::grpc::follow;
 use crate::api::grpc::node;
 use crate::api::grpc::node::Answers;
 use crate::api::grpc::proto;
+use crate::membership::certificate;
 use crate::pipeline::publish::Committed;
 use crate::pipeline::refusal::Refusal;
 use crate::types::digest::Digest;
@@ -165,6 +166,8 @@ impl Submission {
                 return Err(Failure::new("too-large", text).hint("open another stream"));
             }
             if let Some(der) = node::certificate(der)? {
+                // Known by its form with low s, as at admission.
+                let der = certificate::canonical(&der);
                 self.certificates.insert(CertificateId(Digest::of(&[&der])), der);
             }
         }
