@@ -1,7 +1,8 @@
 //! Opens the listeners for clients and serves them until told to stop.
 //!
 //! TLS callers may stay anonymous (what they may ask then is the permission table's business); a
-//! certificate that is shown must be a member's, valid now, and made for connections.
+//! certificate that is shown must be a member's, valid now, not revoked, and made for connections.
+//! When one is revoked, every connection made with it ends at once, whatever is under way on it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,12 +15,14 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::api;
 use crate::api::Service;
 use crate::api::auth;
 use crate::api::grpc;
 use crate::api::rest::server;
 use crate::api::rest::server::PlainError;
 use crate::network::connection;
+use crate::network::sessions::Sessions;
 use crate::network::tls;
 use crate::network::tls::Callers;
 use crate::network::tls::Check;
@@ -88,11 +91,16 @@ impl Listening {
             stop,
             tasks: Vec::new(),
         };
+        let (check, metrics) = (standing(service), service.handle.metrics().clone());
+        let sessions = Sessions::new(check.clone(), metrics.clone());
+        let cutting = cut_revoked(service.handle.revocations(), sessions.clone(), stopped.clone());
+        listening.tasks.push(runtime.spawn(cutting));
+        let accept = |socket, tls| {
+            connection::accept(socket, tls, sessions.clone(), metrics.clone(), stopped.clone())
+        };
         if let Some(socket) = sockets.rest {
             let socket = usable(socket, "REST")?;
-            let tls = server_tls(service, identity, "http/1.1")?;
-            let metrics = service.handle.metrics().clone();
-            let connections = connection::accept(socket, tls, metrics, stopped.clone());
+            let connections = accept(socket, server_tls(identity, &check, "http/1.1")?);
             let (service, stopped) = (service.clone(), stopped.clone());
             listening.tasks.push(runtime.spawn(server::serve(service, connections, stopped)));
         }
@@ -102,10 +110,8 @@ impl Listening {
         }
         if let Some(socket) = sockets.grpc {
             let socket = usable(socket, "gRPC")?;
-            let tls = server_tls(service, identity, "h2")?;
-            let metrics = service.handle.metrics().clone();
-            let connections = connection::accept(socket, tls, metrics, stopped.clone());
-            let service = service.clone();
+            let connections = accept(socket, server_tls(identity, &check, "h2")?);
+            let (service, stopped) = (service.clone(), stopped.clone());
             listening.tasks.push(runtime.spawn(async move {
                 if let Err(error) = grpc::serve(service, connections, stopped).await {
                     tracing::error!(%error, "the gRPC listener for clients ended");
@@ -152,18 +158,40 @@ fn usable(
         .map_err(|source| ListenError::Socket { interface, source })
 }
 
-fn server_tls(
-    service: &Service,
-    identity: &Identity,
-    protocol: &str,
-) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+/// Whether a certificate counts now.
+fn standing(service: &Service) -> Check {
     let directory = service.handle.directory().clone();
-    let check: Check = Arc::new(move |der: &[u8]| {
+    Arc::new(move |der: &[u8]| {
         let certificate = Some(Bytes::copy_from_slice(der));
         auth::Connection { certificate }.caller(&directory).map(drop)
-    });
-    let credentials = identity.credentials.clone();
+    })
+}
+
+fn server_tls(
+    identity: &Identity,
+    check: &Check,
+    protocol: &str,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let (credentials, check) = (identity.credentials.clone(), check.clone());
     tls::server_config(credentials, &identity.roots, Callers::Any, check, &[protocol])
+}
+
+/// Ends the connections of revoked certificates, until told to stop.
+async fn cut_revoked(
+    mut revocations: watch::Receiver<usize>,
+    sessions: Arc<Sessions>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            changed = revocations.changed() => match changed {
+                Ok(()) => sessions.recheck(),
+                // The pipeline is gone: nothing is revoked any more.
+                Err(_) => return,
+            },
+            () = api::stopped(&mut stop) => return,
+        }
+    }
 }
 
 const STOP_WITHIN: Duration = Duration::from_secs(5);

@@ -42,6 +42,8 @@ use tokio_rustls::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use crate::network::sessions::Session;
+use crate::network::sessions::Sessions;
 use crate::network::tls;
 use crate::telemetry::metrics::Metrics;
 use crate::types::limits;
@@ -78,6 +80,8 @@ pub struct Caller {
 pub struct Connection {
     stream: TlsStream<Metered>,
     caller: Caller,
+    /// Place among the connections that end when their certificate stops counting.
+    session: Option<Session>,
     /// Slot of the listener, given back when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -87,6 +91,19 @@ impl Connection {
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
+
+    /// The same connection, which ends when its certificate stops counting.
+    pub fn enter(mut self, sessions: &Arc<Sessions>) -> io::Result<Self> {
+        self.session = match &self.caller.certificate {
+            None => None,
+            Some(certificate) => Some(sessions.enter(certificate, self.caller.address)?),
+        };
+        Ok(self)
+    }
+
+    fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.session.as_ref().map_or(Ok(()), |session| session.check(cx))
+    }
 }
 
 /// Accepts TLS connections on a bound socket until `stop` turns true; the stream yields those whose
@@ -94,18 +111,27 @@ impl Connection {
 pub fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (to_server, connections) = mpsc::channel(ACCEPTED_MAX);
-    tokio::spawn(accept_loop(listener, TlsAcceptor::from(config), metrics, stop, to_server));
+    let door = Door { acceptor: TlsAcceptor::from(config), sessions, metrics };
+    tokio::spawn(accept_loop(listener, door, stop, to_server));
     ReceiverStream::new(connections)
+}
+
+/// What a new connection passes.
+#[derive(Clone)]
+struct Door {
+    acceptor: TlsAcceptor,
+    sessions: Arc<Sessions>,
+    metrics: Arc<Metrics>,
 }
 
 async fn accept_loop(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    metrics: Arc<Metrics>,
+    door: Door,
     mut stop: watch::Receiver<bool>,
     to_server: mpsc::Sender<io::Result<Connection>>,
 ) {
@@ -133,7 +159,7 @@ async fn accept_loop(
             tracing::warn!(%address, "all connections of this listener are taken; refused one");
             continue;
         };
-        let shaking = shake_hands(socket, address, acceptor.clone(), Arc::clone(&metrics), slot);
+        let shaking = shake_hands(socket, address, door.clone(), slot);
         let to_server = to_server.clone();
         handshakes.push_back(tokio::spawn(async move {
             match shaking.await {
@@ -151,17 +177,17 @@ async fn accept_loop(
 async fn shake_hands(
     socket: TcpStream,
     address: SocketAddr,
-    acceptor: TlsAcceptor,
-    metrics: Arc<Metrics>,
+    door: Door,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     socket.set_nodelay(true)?;
     let traffic = Arc::new(Traffic::default());
-    let metered = Metered { socket, traffic: Arc::clone(&traffic), metrics };
-    let stream = within_handshake_time(acceptor.accept(metered)).await?;
+    let metered = Metered { socket, traffic: Arc::clone(&traffic), metrics: door.metrics };
+    let stream = within_handshake_time(door.acceptor.accept(metered)).await?;
     let certificate = leaf(stream.get_ref().1.peer_certificates());
     let caller = Caller { certificate, address, traffic };
-    Ok(Connection { stream: TlsStream::Server(stream), caller, _permit: Some(permit) })
+    let stream = TlsStream::Server(stream);
+    Connection { stream, caller, session: None, _permit: Some(permit) }.enter(&door.sessions)
 }
 
 /// Opens a TLS connection to `address` (host:port), counting bytes in `traffic`.
@@ -179,7 +205,7 @@ pub async fn dial(
     let stream = within_handshake_time(connector.connect(tls::server_name(), metered)).await?;
     let certificate = leaf(stream.get_ref().1.peer_certificates());
     let caller = Caller { certificate, address, traffic };
-    Ok(Connection { stream: TlsStream::Client(stream), caller, _permit: None })
+    Ok(Connection { stream: TlsStream::Client(stream), caller, session: None, _permit: None })
 }
 
 fn leaf(chain: Option<&[rustls::pki_types::CertificateDer<'static>]>) -> Option<Bytes> {
@@ -275,6 +301,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -285,6 +312,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -293,6 +321,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -301,6 +330,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -20,7 +20,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -55,6 +54,7 @@ use crate::network::peers::Link;
 use crate::network::peers::PeerAddress;
 use crate::network::quota::Queue;
 use crate::network::recognise::Identify;
+use crate::network::sessions::Sessions;
 use crate::network::tls;
 use crate::network::tls::Callers;
 use crate::network::tls::Check;
@@ -104,6 +104,7 @@ pub struct Config {
 pub struct Grpc {
     links: Vec<Arc<Link>>,
     accepted: Arc<Mutex<AcceptedTable>>,
+    sessions: Arc<Sessions>,
     unstarted: Mutex<Option<Config>>,
     runtime: Handle,
     address: Option<SocketAddr>,
@@ -116,7 +117,6 @@ struct Accepted {
     id: u64,
     peer: Peer,
     class: Class,
-    certificate: Bytes,
     address: SocketAddr,
     queue: Arc<Queue<Outgoing>>,
     traffic: Arc<Traffic>,
@@ -139,6 +139,7 @@ impl Grpc {
         Ok(Arc::new(Self {
             links,
             accepted: Arc::default(),
+            sessions: Sessions::new(anyone(&config.identify), Arc::clone(&config.metrics)),
             runtime: config.runtime.clone(),
             unstarted: Mutex::new(Some(config)),
             address,
@@ -152,10 +153,7 @@ impl Grpc {
         let config = locked(&self.unstarted).take().ok_or(NetworkError::Started)?;
         let _runtime = self.runtime.enter();
         if let Some(listener) = config.listener {
-            let check: Check = {
-                let identify = Arc::clone(&config.identify);
-                Arc::new(move |der| identify(der).map(drop))
-            };
+            let check = anyone(&config.identify);
             let credentials = Arc::clone(&config.credentials);
             let callers = Callers::Authenticated;
             let tls = tls::server_config(credentials, &config.roots, callers, check, &["h2"])?;
@@ -165,6 +163,7 @@ impl Grpc {
             let connections = connection::accept(
                 listener,
                 tls,
+                Arc::clone(&self.sessions),
                 Arc::clone(&config.metrics),
                 self.stop.subscribe(),
             );
@@ -183,6 +182,7 @@ impl Grpc {
         let dialling = Arc::new(Dialling {
             chain: config.chain,
             inbox,
+            sessions: Arc::clone(&self.sessions),
             metrics: config.metrics,
             stop: self.stop.subscribe(),
         });
@@ -201,17 +201,6 @@ impl Grpc {
     /// Where peers connect, once bound.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.address
-    }
-
-    /// Closes the accepted channels of callers whom `identify` refuses by now.
-    pub fn recheck(&self, identify: &Identify) {
-        for accepted in locked(&self.accepted).values().flatten() {
-            if let Err(reason) = identify(&accepted.certificate) {
-                let name = &accepted.peer.name;
-                tracing::warn!(peer = ?name, ?reason, "identity no longer accepted; closing");
-                accepted.close();
-            }
-        }
     }
 
     /// Closes everything and waits for the tasks, at most two seconds.
@@ -309,6 +298,10 @@ impl Transport for Grpc {
         }
         statuses
     }
+
+    fn recheck(&self) {
+        self.sessions.recheck();
+    }
 }
 
 impl Accepted {
@@ -368,7 +361,6 @@ impl Peering for Service {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             peer: peer.clone(),
             class,
-            certificate,
             address: caller.address,
             queue: Arc::clone(&queue),
             traffic: Arc::clone(&caller.traffic),
@@ -498,6 +490,12 @@ async fn serve(
     if let Err(error) = served {
         tracing::error!(error = %channel::explain(&error), "the listener for peers ended");
     }
+}
+
+/// Accepts every peer.
+fn anyone(identify: &Identify) -> Check {
+    let identify = Arc::clone(identify);
+    Arc::new(move |der| identify(der).map(drop))
 }
 
 /// Accepts exactly the peer that was meant to be dialled.

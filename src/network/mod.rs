@@ -21,6 +21,8 @@ pub mod grpc;
 #[cfg(feature = "grpc")]
 pub mod peers;
 #[cfg(feature = "grpc")]
+pub mod sessions;
+#[cfg(feature = "grpc")]
 pub mod tls;
 #[cfg(feature = "grpc")]
 pub mod tls_key;
@@ -120,6 +122,9 @@ pub trait Transport: Send + Sync {
 
     /// All known links.
     fn peers(&self) -> Vec<PeerStatus>;
+
+    /// Certificates were revoked: ends the links with peers whose certificate counts no longer.
+    fn recheck(&self);
 }
 
 /// Receives what peers send; called on network threads, must not block.

@@ -37,6 +37,7 @@ use crate::network::frame::FrameError;
 use crate::network::frame::Outgoing;
 use crate::network::frame::wire::peering_client::PeeringClient;
 use crate::network::quota::Queue;
+use crate::network::sessions::Sessions;
 use crate::telemetry::metrics::Metrics;
 use crate::types::ids::ChainId;
 use crate::types::limits;
@@ -74,6 +75,8 @@ pub struct Dialling {
     pub chain: ChainId,
     /// Receives what comes back.
     pub inbox: Arc<dyn Inbox>,
+    /// Where connections are entered, to end with their certificates.
+    pub sessions: Arc<Sessions>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Turns true at shutdown.
@@ -185,7 +188,7 @@ async fn run(
     greeted: &mut bool,
 ) -> Result<(), ChannelError> {
     let lane = link.lane(class);
-    let mut client = open(link, tls, &dialling.metrics).await?;
+    let mut client = open(link, tls, &dialling.sessions, &dialling.metrics).await?;
     let (open_gate, gate) = oneshot::channel();
     let queue = Arc::clone(&lane.queue);
     let parting = Arc::new(Mutex::new(None));
@@ -221,12 +224,14 @@ async fn run(
 pub(super) async fn open(
     link: &Link,
     tls: Arc<ClientConfig>,
+    sessions: &Arc<Sessions>,
     metrics: &Arc<Metrics>,
 ) -> Result<PeeringClient<tonic::transport::Channel>, ChannelError> {
     let address = &link.target.address;
     let traffic = Arc::clone(&link.traffic);
     let connection = connection::dial(address, tls, traffic, Arc::clone(metrics))
         .await
+        .and_then(|connection| connection.enter(sessions))
         .map_err(|source| ChannelError::Dial { address: address.clone(), source })?;
     // The one connection; when it ends the channel ends, and `keep_connected` dials anew.
     let connection = Arc::new(Mutex::new(Some(TokioIo::new(connection))));

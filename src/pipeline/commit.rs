@@ -2,27 +2,33 @@
 //!
 //! Takes whatever is queued, up to a limit, and commits it with one sync of the block segments: the
 //! disk's speed sets the size of the group. A failed write stops the node: nothing after it is
-//! acknowledged.
+//! acknowledged. Certificates that a block revoked lose their connections here.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 
+use crate::chaincode::builtin::membership;
 use crate::consensus::Executed;
 use crate::ledger::ExecutedBlock;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
+use crate::ledger::read_write_set::StateKey;
+use crate::membership::directory::Directory;
+use crate::network::Transport;
 use crate::pipeline::order::OrderInput;
 use crate::pipeline::publish::Publisher;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::Metrics;
 use crate::types::block::Tip;
 use crate::types::digest::Digest;
+use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
 use crate::types::ids::Height;
 use crate::types::ids::SequenceNumber;
@@ -45,6 +51,10 @@ pub struct Commit {
     pub ledger: Arc<Ledger>,
     /// The network.
     pub chain: ChainId,
+    /// Hears of revocations.
+    pub directory: Arc<Directory>,
+    /// Ends the links of revoked peers.
+    pub transport: Arc<dyn Transport>,
     /// Next station.
     pub publisher: Arc<Publisher>,
     /// Where consensus hears what was executed.
@@ -93,8 +103,13 @@ impl Commit {
         }
         let (executed, caught_up): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let blocks: Vec<_> = executed.iter().map(|e| e.block.clone()).collect();
+        let revoked: Vec<_> = executed.iter().flat_map(revocations).collect();
         let began = Instant::now();
         let results = self.ledger.commit(executed)?;
+        for (organisation, id) in &revoked {
+            tracing::info!(%organisation, certificate = %id, "certificate revoked");
+            self.directory.revoke(organisation, *id);
+        }
         metrics::observe(&self.metrics.ledger_seconds, began.elapsed());
         for ((block, result), caught_up) in blocks.into_iter().zip(results).zip(caught_up) {
             let sequence = block.header.sequence;
@@ -106,6 +121,11 @@ impl Commit {
                 true => OrderInput::Restored { tip, checkpoint, batches },
                 false => OrderInput::Executed(Executed { sequence, checkpoint }),
             });
+        }
+        // After the receipts are on their way: a cut may end the connection that waits for one.
+        if !revoked.is_empty() {
+            self.transport.recheck();
+            self.publisher.publish_revocations(revoked.len());
         }
         Ok(())
     }
@@ -123,6 +143,19 @@ impl Commit {
         // Consensus gone means the node is stopping; what is durable stays durable.
         let _ = self.order.send(input);
     }
+}
+
+/// What a block revoked: organisation and certificate.
+fn revocations(executed: &ExecutedBlock) -> impl Iterator<Item = (String, CertificateId)> {
+    let first = StateKey { namespace: membership::NAME.to_owned(), key: Bytes::new() };
+    let own = executed.writes.iter().flat_map(move |writes| {
+        let behind = writes.0.range(first.clone()..);
+        behind.take_while(|(at, _)| at.namespace == membership::NAME)
+    });
+    own.filter(|(_, value)| value.is_some()).filter_map(|(at, _)| {
+        let (organisation, id) = membership::revoked(&at.key)?;
+        Some((organisation.to_owned(), id))
+    })
 }
 
 /// Makes the store's log durable once a second while blocks come, until the other end of `ends` is

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::chaincode::Call;
 use crate::chaincode::Fault;
@@ -215,6 +216,11 @@ impl Handle {
     /// Follows the chain from a height, without gaps.
     pub fn subscribe(&self, from: Height) -> Subscription {
         self.0.publisher.subscribe(from)
+    }
+
+    /// Changes when certificates were revoked: connections may have to end.
+    pub fn revocations(&self) -> watch::Receiver<usize> {
+        self.0.publisher.revocations()
     }
 
     /// Proof of the last stable checkpoint, where there is one.

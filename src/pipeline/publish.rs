@@ -54,14 +54,16 @@ pub struct Publisher {
     waiting: Mutex<HashMap<TxId, Vec<oneshot::Sender<Located>>>>,
     recent: Mutex<VecDeque<Arc<Committed>>>,
     height: watch::Sender<Height>,
+    revocations: watch::Sender<usize>,
 }
 
 impl Publisher {
     /// A station that starts at the ledger's tip.
     pub fn new(ledger: Arc<Ledger>, mempool: Arc<Mempool>, metrics: Arc<Metrics>) -> Self {
         let (height, _) = watch::channel(ledger.tip().height);
+        let (revocations, _) = watch::channel(0);
         let (waiting, recent) = (Mutex::default(), Mutex::default());
-        Self { ledger, mempool, metrics, waiting, recent, height }
+        Self { ledger, mempool, metrics, waiting, recent, height, revocations }
     }
 
     /// Announces a durable block.
@@ -79,6 +81,16 @@ impl Publisher {
         }
         drop(recent);
         self.height.send_replace(height);
+    }
+
+    /// Announces that so many more certificates are revoked; the directory knows which.
+    pub fn publish_revocations(&self, more: usize) {
+        self.revocations.send_modify(|count| *count += more);
+    }
+
+    /// Changes with every revocation.
+    pub fn revocations(&self) -> watch::Receiver<usize> {
+        self.revocations.subscribe()
     }
 
     /// Registers for a receipt that is not there yet.

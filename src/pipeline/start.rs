@@ -178,10 +178,15 @@ impl Pipeline {
         let execute =
             ExecuteStation { executor, chain, tip: ledger.tip(), finished, execute_seconds };
         stations.fallible("execute", move || execute.run(&work_inputs))?;
-        let (publisher, order_hears) = (shared.publisher.clone(), order.clone());
-        let metrics = shared.metrics.clone();
-        let commit =
-            Commit { ledger: ledger.clone(), chain, publisher, order: order_hears, metrics };
+        let commit = Commit {
+            ledger: ledger.clone(),
+            chain,
+            directory: shared.directory.clone(),
+            transport: shared.transport.clone(),
+            publisher: shared.publisher.clone(),
+            order: order.clone(),
+            metrics: shared.metrics.clone(),
+        };
         stations.fallible("commit", move || commit.run(&finished_inputs))?;
         let (store, store_ends) = bounded(1);
         let to_sync = ledger.clone();
@@ -216,6 +221,7 @@ impl Pipeline {
 }
 
 /// Executes stored blocks that the state does not hold yet; each root must equal the recorded one.
+/// From then on the directory knows every revocation.
 fn replay(parts: &Parts) -> Result<Executor, StartError> {
     let mut executor = Executor::new(
         parts.ledger.clone(),
@@ -227,6 +233,9 @@ fn replay(parts: &Parts) -> Result<Executor, StartError> {
         let (block, _) = stored?;
         let executed = executor.execute(block)?;
         parts.ledger.reapply(executed)?;
+    }
+    for (organisation, id) in executor.revoked() {
+        parts.directory.revoke(organisation, id);
     }
     Ok(executor)
 }

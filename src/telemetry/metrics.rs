@@ -84,6 +84,8 @@ pub struct Metrics {
     pub network_bytes_sent: Counter,
     /// Bytes received.
     pub network_bytes_received: Counter,
+    /// Connections of clients and peers that were cut when their certificate was revoked.
+    pub connections_cut: Counter,
     /// Peers with a connection.
     pub peers_connected: Gauge,
     /// Messages to peers dropped because a queue was full.
@@ -148,6 +150,7 @@ impl Metrics {
             verify_pool_jobs: Gauge::default(),
             network_bytes_sent: Counter::default(),
             network_bytes_received: Counter::default(),
+            connections_cut: Counter::default(),
             peers_connected: Gauge::default(),
             network_messages_dropped: Counter::default(),
             commit_seconds: seconds(),
@@ -339,6 +342,11 @@ impl Metrics {
             "network_messages_dropped",
             "Messages dropped because a peer's queue was full",
             &self.network_messages_dropped,
+        );
+        r.register(
+            "connections_cut",
+            "Connections cut because their certificate was revoked",
+            self.connections_cut.clone(),
         );
         r.register("peers_connected", "Peers with a connection", self.peers_connected.clone());
         r.register("fsync_seconds", "Time of file syncs, by file", self.fsync.clone());

@@ -84,6 +84,13 @@ pub fn key(organisation: &str, id: &CertificateId) -> Vec<u8> {
     format!("revoked/{organisation}/{id}").into_bytes()
 }
 
+/// The organisation and the certificate of a key of this namespace; none where it is another kind.
+pub fn revoked(key: &[u8]) -> Option<(&str, CertificateId)> {
+    let key = std::str::from_utf8(key).ok()?;
+    let (organisation, id) = key.strip_prefix("revoked/")?.split_once('/')?;
+    Some((organisation, CertificateId(id.parse().ok()?)))
+}
+
 fn revoke(call: &Call, services: &mut Services<'_>) -> Result<Bytes, Fault> {
     builtin::require_admin(call)?;
     builtin::require_args(call, 2, "revoke(certificate, reason)")?;

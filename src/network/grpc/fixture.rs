@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use bytes::Bytes;
 use tokio::runtime::Runtime;
 
 use super::*;

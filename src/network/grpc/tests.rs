@@ -4,6 +4,9 @@
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
 
 use super::fixture::*;
 use super::*;
@@ -13,7 +16,6 @@ use crate::network::frame::wire::peering_client::PeeringClient;
 use crate::network::tests::batch;
 use crate::network::tests::vote;
 use crate::types::digest::Digest;
-use crate::types::ids::Height;
 
 /// Tries to open a channel as these credentials and says how it went.
 fn attempt(
@@ -40,7 +42,9 @@ async fn open(
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<PeeringClient<tonic::transport::Channel>, ChannelError> {
     let link = Link::new(at(0, address), &Counter::default());
-    peers::open(&link, tls, &Arc::new(Metrics::new())).await
+    let metrics = Arc::new(Metrics::new());
+    let sessions = Sessions::new(Arc::new(|_| Ok(())), Arc::clone(&metrics));
+    peers::open(&link, tls, &sessions, &metrics).await
 }
 
 /// A lone validator 0 that listens.
@@ -287,17 +291,74 @@ fn connections_of_one_peer_are_bounded() {
     assert_eq!(held, limits::PEER_CONNECTIONS_MAX);
 }
 
-/// A caller whose identity is no longer accepted is cut off.
+/// Knows peers as the consortium does, except this one, from the moment that the flag is set.
+fn forgetting(consortium: &Consortium, name: &str) -> (Identify, Arc<AtomicBool>) {
+    let (identify, revoked) = (Arc::clone(&consortium.identify), Arc::new(AtomicBool::new(false)));
+    let (flag, name) = (Arc::clone(&revoked), name.to_owned());
+    let asked: Identify = Arc::new(move |der| match identify(der)? {
+        peer if peer.name == name && flag.load(Ordering::SeqCst) => Err("revoked".to_owned()),
+        peer => Ok(peer),
+    });
+    (asked, revoked)
+}
+
+/// Waits, then looks for a while whether it stays so.
+fn stays(what: &str, holds: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..100 {
+        assert!(holds(), "not for long: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Callers whose certificate is revoked, a validator and an observer, are cut off and do not come
+/// in again; others stay.
 #[test]
-fn recheck_cuts_live_sessions() {
+fn revoked_callers_are_cut_and_kept_out() {
+    for (name, role, organisation) in
+        [("v1", Role::Validator, "org1"), ("watcher", Role::Observer, "org1")]
+    {
+        let consortium = Consortium::new(3);
+        let (listener, address) = listener();
+        let own = consortium.credentials(Role::Validator, "org0", "v0");
+        let mut config = consortium.config(own, Some(listener), vec![]);
+        let (identify, revoked) = forgetting(&consortium, name);
+        config.identify = identify;
+        let node = Node::start(config);
+        let credentials = consortium.credentials(role, organisation, name);
+        let revoked_peer = Node::start(consortium.config(credentials, None, vec![at(0, &address)]));
+        let other = consortium.validator(2, None, vec![at(0, &address)]);
+        let connected = |node: &Node| node.grpc.peers()[0].connected;
+        stays("both are connected", || connected(&revoked_peer) && connected(&other));
+        revoked.store(true, Ordering::SeqCst);
+        node.grpc.recheck();
+        stays("one is out, the other is in", || !connected(&revoked_peer) && connected(&other));
+        assert_eq!(node.metrics.connections_cut.get(), 2, "votes and data");
+        let here: Vec<String> =
+            locked(&node.grpc.accepted).keys().map(|p| p.name.clone()).collect();
+        assert_eq!(here, ["v2"]);
+    }
+}
+
+/// A server whose certificate is revoked is hung up on and not dialled successfully again.
+#[test]
+fn revoked_servers_are_hung_up_on() {
     let consortium = Consortium::new(2);
-    let (node, address) = server(&consortium);
-    let dialler = consortium.validator(1, None, vec![at(0, &address)]);
-    dialler.inbox.wait_connected(1);
-    dialler.grpc.send(ReplicaId(0), Message::Tip { height: Height(1) });
-    node.inbox.wait_messages(1);
-    node.grpc.recheck(&(Arc::new(|_: &[u8]| Err("revoked".to_owned())) as Identify));
-    dialler.inbox.wait(|s| (s.connected.len() == 2).then_some(()));
+    let (_server, address) = server(&consortium);
+    let own = consortium.credentials(Role::Validator, "org1", "v1");
+    let mut config = consortium.config(own, None, vec![at(0, &address)]);
+    let (identify, revoked) = forgetting(&consortium, "v0");
+    config.identify = identify;
+    let node = Node::start(config);
+    stays("connected", || node.grpc.peers()[0].connected);
+    revoked.store(true, Ordering::SeqCst);
+    node.grpc.recheck();
+    stays("hung up", || !node.grpc.peers()[0].connected);
+    assert_eq!(node.metrics.connections_cut.get(), 2, "votes and data");
 }
 
 /// Bytes on the wire show up in the metrics.
@@ -331,7 +392,8 @@ fn client_listeners_take_anonymous_callers() {
             let _runtime = consortium.runtime.enter();
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            connection::accept(listener, tls, Arc::clone(&metrics), stopped)
+            let sessions = Sessions::new(Arc::clone(&check), Arc::clone(&metrics));
+            connection::accept(listener, tls, sessions, Arc::clone(&metrics), stopped)
         };
         let mut certificate_seen = |credentials: Option<Arc<Credentials>>| {
             let config =

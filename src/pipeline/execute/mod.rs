@@ -42,6 +42,7 @@ use crate::pipeline::execute::transaction::Transaction as Execution;
 use crate::types::block::Block;
 use crate::types::block::BlockHeader;
 use crate::types::genesis::ChainParameters;
+use crate::types::ids::CertificateId;
 use crate::types::ids::Height;
 use crate::types::ids::TxId;
 use crate::types::limits;
@@ -107,6 +108,11 @@ impl Executor {
             }
         }
         Ok(ExecutedBlock { block, receipts, writes })
+    }
+
+    /// Every certificate that is revoked, with its organisation.
+    pub fn revoked(&self) -> impl Iterator<Item = (&str, CertificateId)> {
+        self.revoked.iter().filter_map(|key| membership::revoked(key))
     }
 
     fn transaction(
