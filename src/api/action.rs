@@ -11,7 +11,9 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::auth::Caller;
+use crate::api::scan::Scan;
 use crate::ledger::LedgerError;
+use crate::ledger::StatePage;
 use crate::membership::identity::Role;
 use crate::pipeline::handle::NodeStatus;
 use crate::pipeline::publish::Committed;
@@ -57,6 +59,8 @@ pub enum Action {
     Query { chaincode: String, function: String, args: Vec<Bytes> },
     /// A key's value.
     State { chaincode: String, key: Bytes, proof: bool },
+    /// A page of a contract's state.
+    Scan(Box<Scan>),
     /// A key's past values, newest first.
     History { chaincode: String, key: Bytes, limit: usize },
     /// Follow the chain from a height.
@@ -103,6 +107,8 @@ pub enum Answer {
     Value(Bytes),
     /// To `State`.
     State(Box<StateValue>),
+    /// To `Scan`.
+    Page(Box<StatePage>),
     /// To `History`.
     History(Vec<PastValue>),
     /// To `Follow`.
@@ -232,7 +238,7 @@ pub enum Kind {
     /// `Chain`, `Checkpoint`, `Block`, `Result`, `Transaction`, `Receipt`, `Proof`, `Genesis`,
     /// `Accusations`.
     Ledger,
-    /// `State`, `History`.
+    /// `State`, `Scan`, `History`.
     State,
     /// `Query`.
     Query,
@@ -311,7 +317,7 @@ impl Action {
             | Self::Proof(_)
             | Self::Genesis
             | Self::Accusations => Kind::Ledger,
-            Self::State { .. } | Self::History { .. } => Kind::State,
+            Self::State { .. } | Self::Scan(_) | Self::History { .. } => Kind::State,
             Self::Query { .. } => Kind::Query,
             Self::Submit { .. } | Self::SubmitMany(_) => Kind::Submit,
             Self::Follow(_) => Kind::Follow,

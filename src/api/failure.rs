@@ -140,6 +140,7 @@ pub const CODES: &[Code] = &[
     code("limit-exceeded", 422, RESOURCE_EXHAUSTED, "ask the contract for less at once"),
     code("out-of-fuel", 422, RESOURCE_EXHAUSTED, "ask the contract for less at once"),
     code("trap", 422, INTERNAL, "the contract has a fault; tell its author"),
+    code("height-mismatch", 409, FAILED_PRECONDITION, "begin again without a height"),
     code("no-proof", 409, FAILED_PRECONDITION, "try again after the next checkpoint"),
 ];
 

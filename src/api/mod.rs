@@ -16,6 +16,7 @@ pub mod action;
 pub mod auth;
 mod checkpoint;
 pub mod failure;
+pub mod scan;
 pub mod status;
 
 #[cfg(feature = "grpc")]
@@ -187,6 +188,7 @@ impl Service {
             Action::State { chaincode, key, proof } => {
                 self.state(StateKey { namespace: chaincode, key }, proof)
             }
+            Action::Scan(scan) => self.scan(&scan),
             Action::History { chaincode, key, limit } => {
                 let past = self.handle.ledger().history(&chaincode, &key, limit)?;
                 let value = |(height, index, deleted)| PastValue { height, index, deleted };

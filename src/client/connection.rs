@@ -23,10 +23,12 @@ use crate::api::grpc::HINT_METADATA;
 use crate::api::grpc::RETRY_METADATA;
 use crate::api::grpc::proto;
 use crate::api::grpc::proto::node_client::NodeClient;
+use crate::api::scan::Asked;
 use crate::client::error::ClientError;
 use crate::client::identity::ClientIdentity;
 use crate::client::invocation::Invocation;
 use crate::client::trust::Network;
+use crate::ledger::StatePage;
 use crate::ledger::read_write_set::StateKey;
 use crate::ledger::state_tree::StateProof;
 use crate::membership::identity::Role;
@@ -350,6 +352,18 @@ impl Client {
         Ok(reply.accusations.into_iter().map(|entry| entry.evidence).collect())
     }
 
+    /// A page of a contract's state, by the node's word. Give `next` of a page as `from` of the
+    /// following one, and its height where all pages must be of one height.
+    pub async fn scan(&self, asked: &Asked) -> Result<StatePage, ClientError> {
+        let Asked { chaincode, prefix, start, end, from, limit, height } = asked.clone();
+        let limit = limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        let message = proto::ScanRequest { chaincode, prefix, start, end, from, limit, height };
+        let reply = self.done(self.node.clone().scan(timed(message, CALL_WITHIN)).await)?;
+        let entries = reply.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+        let next = (!reply.next.is_empty()).then_some(reply.next);
+        Ok(StatePage { height: Height(reply.height), entries, next })
+    }
+
     /// Writes of a key, newest first: height, position in the block, deleted.
     pub async fn history(
         &self,
@@ -440,8 +454,7 @@ fn tls_config(
     let roots = Roots::new(network.genesis().organisations.iter().map(|o| &o.root))?;
     let directory = network.directory().clone();
     let check = Arc::new(move |der: &[u8]| {
-        let found =
-            directory.identify(&Bytes::copy_from_slice(der)).map_err(|error| error.to_string())?;
+        let found = directory.identify_shown(der).map_err(|error| error.to_string())?;
         match found.role {
             Role::Validator | Role::Observer => Ok(()),
             role => Err(format!("the server is a {}, not a node", role.name())),

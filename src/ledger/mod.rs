@@ -59,6 +59,7 @@ pub use crate::ledger::error::Divergence;
 pub use crate::ledger::error::LedgerError;
 pub use crate::ledger::error::Roots;
 pub use crate::ledger::reads::Proven;
+pub use crate::ledger::reads::StatePage;
 pub use crate::ledger::reads::Unapplied;
 
 /// A block with what its execution gave.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::ledger::rows;
 use crate::types::codec::Decode;
 use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
@@ -31,6 +32,12 @@ pub struct StateKey {
 /// Final writes of one transaction; `None` deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteSet(pub BTreeMap<StateKey, Option<Bytes>>);
+
+/// First key of all those with this prefix, and first key behind them; that one is empty where none
+/// can lie behind.
+pub fn prefix_range(prefix: &Bytes) -> (Bytes, Bytes) {
+    (prefix.clone(), Bytes::from(rows::after_prefix(prefix.to_vec())))
+}
 
 /// What one transaction saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

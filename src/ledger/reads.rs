@@ -38,6 +38,17 @@ pub struct Proven {
     pub proof: StateProof,
 }
 
+/// Part of a namespace's state, ascending by key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatePage {
+    /// The last block whose writes the state holds.
+    pub height: Height,
+    /// Keys and values.
+    pub entries: Vec<(Bytes, Bytes)>,
+    /// The first key of the range that did not fit; none where the page reaches the range's end.
+    pub next: Option<Bytes>,
+}
+
 /// Blocks stored and not yet applied, ascending, with their recorded results.
 #[derive(Debug)]
 pub struct Unapplied<'a> {
@@ -168,6 +179,39 @@ impl Ledger {
         Ok(found.into_iter().map(split).collect())
     }
 
+    /// As `scan`, at one height and with a bound in bytes: the page ends where one of both bounds is
+    /// reached, and says where to go on. Waits for a commit at hand.
+    pub fn state_page(
+        &self,
+        namespace: &str,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<StatePage, LedgerError> {
+        // Commits hold this lock from their first write to the new height.
+        let _still = self.tree.read().expect("no holder of this lock panics");
+        let height = self.head().tip.height;
+        let mut page = StatePage { height, entries: Vec::new(), next: None };
+        let (mut bytes, mut from) = (0, start.to_vec());
+        loop {
+            let found = self.scan(namespace, &from, end, PAGE_STEP)?;
+            let ended = found.len() < PAGE_STEP;
+            for (key, value) in found {
+                let full = page.entries.len() >= limit || bytes >= limits::STATE_PAGE_BYTES_MAX;
+                if full {
+                    page.next = Some(key);
+                    return Ok(page);
+                }
+                bytes += key.len() + value.len();
+                page.entries.push((key, value));
+            }
+            match page.entries.last() {
+                Some((last, _)) if !ended => from = [last.as_ref(), &[0]].concat(),
+                _ => return Ok(page),
+            }
+        }
+    }
+
     /// The last `limit` writes of a key, newest first: height, position in the block, and whether
     /// it was deleted.
     pub fn history(
@@ -245,3 +289,6 @@ fn undecodable(what: &str, height: Height, error: &dyn std::error::Error) -> Led
         reason: error.to_string(),
     }
 }
+
+/// Entries of a page that are read at once: values may be large.
+const PAGE_STEP: usize = 16;

@@ -100,6 +100,11 @@ pub const TX_WRITES_MAX: usize = 4096;
 pub const TX_WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// P. Entries that one range scan returns.
 pub const SCAN_ENTRIES_MAX: usize = 4096;
+/// Entries of one page of a contract's state that a client asks for.
+pub const STATE_PAGE_ENTRIES_MAX: usize = 1024;
+/// Keys and values of such a page, bytes, above which it takes no further entry: a page with one
+/// largest value more fits an answer.
+pub const STATE_PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Keys of one state proof.
 pub const PROOF_KEYS_MAX: usize = 256;
 /// Values of the world state that execution keeps at hand, presence and absence alike.

@@ -21,6 +21,7 @@ use crate::api::failure::Failure;
 use crate::api::grpc::follow;
 use crate::api::grpc::proto;
 use crate::api::grpc::submission;
+use crate::api::scan::Asked;
 use crate::api::status::Summary;
 use crate::network::connection;
 use crate::pipeline::handle::NodeStatus;
@@ -172,6 +173,27 @@ impl proto::node_server::Node for NodeService {
                 value: found.value.unwrap_or_default(),
                 proof: found.proof.map(state_proof),
             })),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn scan(
+        &self,
+        mut request: Request<proto::ScanRequest>,
+    ) -> Result<Response<proto::ScanReply>, Status> {
+        let proto::ScanRequest { chaincode, prefix, start, end, from, limit, height } =
+            std::mem::take(request.get_mut());
+        let limit = limit.map(u64::from);
+        let scan = Asked { chaincode, prefix, start, end, from, limit, height }.check()?;
+        match self.ask(&request, Action::Scan(Box::new(scan))).await? {
+            Answer::Page(page) => {
+                let entry = |(key, value)| proto::StateEntry { key, value };
+                Ok(Response::new(proto::ScanReply {
+                    height: page.height.0,
+                    entries: page.entries.into_iter().map(entry).collect(),
+                    next: page.next.unwrap_or_default(),
+                }))
+            }
             _ => Err(unexpected()),
         }
     }

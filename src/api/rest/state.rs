@@ -1,4 +1,4 @@
-//! `/state`: values of keys, with proofs and history.
+//! `/state`: values of keys, with proofs and history, and pages of a contract's keys.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use crate::api::rest::route::Schema;
 use crate::api::rest::route::Verb;
 use crate::api::rest::route::always;
 use crate::api::rest::route::sometimes;
+use crate::api::scan::Asked;
 use crate::types::codec::Encode;
 use crate::types::limits;
 
@@ -39,6 +40,28 @@ pub const ROUTES: &[Route] = &[
         body: None,
         answer: &STATE,
         run: |request| Box::pin(state(request)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/state/{chaincode}",
+        kind: Kind::State,
+        summary: "A page of a contract's state, ascending by key, at one height.",
+        query: &[
+            Param { name: "prefix", kind: "string", doc: "All keys that begin like this." },
+            Param { name: "start", kind: "string", doc: "First key." },
+            Param { name: "end", kind: "string", doc: "First key behind the range." },
+            Param { name: "from", kind: "string", doc: "`next` of the page before, hex." },
+            Param { name: "limit", kind: "integer", doc: "1 to 1024 entries; 100 if left out." },
+            Param { name: "height", kind: "integer", doc: "Refuse at any other height." },
+            Param {
+                name: "encoding",
+                kind: "string",
+                doc: "How prefix, start and end are written: text (default) or hex.",
+            },
+        ],
+        body: None,
+        answer: &PAGE,
+        run: |request| Box::pin(scan(request)),
     },
     Route {
         verb: Verb::Get,
@@ -79,6 +102,23 @@ struct StateProofBody {
     proof: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PageBody {
+    chaincode: String,
+    height: u64,
+    entries: Vec<EntryBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct EntryBody {
+    key: String,
+    value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -125,6 +165,37 @@ async fn state(request: Request) -> Result<Reply, Failure> {
     })
 }
 
+async fn scan(request: Request) -> Result<Reply, Failure> {
+    let given = |name: &str| key(&request, name, request.query(name).unwrap_or_default());
+    let from = hex::decode(request.query("from").unwrap_or_default()).map_err(|error| {
+        Failure::malformed(format!("from: {error}")).hint("use `next` of the page before")
+    })?;
+    let asked = Asked {
+        chaincode: request.path("chaincode").to_owned(),
+        prefix: given("prefix")?,
+        start: given("start")?,
+        end: given("end")?,
+        from: Bytes::from(from),
+        limit: request.number("limit")?,
+        height: request.number("height")?,
+    };
+    let chaincode = asked.chaincode.clone();
+    let Answer::Page(page) = request.perform(Action::Scan(Box::new(asked.check()?))).await? else {
+        return Err(Failure::internal("not a page of state"));
+    };
+    let entry = |(key, value): &(Bytes, Bytes)| EntryBody {
+        key: json::base64(key),
+        value: json::base64(value),
+        text: json::text(value),
+    };
+    Reply::json(&PageBody {
+        chaincode,
+        height: page.height.0,
+        entries: page.entries.iter().map(entry).collect(),
+        next: page.next.map(hex::encode),
+    })
+}
+
 async fn history(request: Request) -> Result<Reply, Failure> {
     let (chaincode, key) = place(&request)?;
     let limit = request.number("limit")?.unwrap_or(HISTORY_ENTRIES_DEFAULT);
@@ -146,21 +217,27 @@ fn place(request: &Request) -> Result<(String, Bytes), Failure> {
         let text = format!("a contract's name has at most {} bytes", limits::NAME_BYTES_MAX);
         return Err(Failure::malformed(text));
     }
-    let key = match request.query("encoding") {
-        None | Some("text") => Bytes::copy_from_slice(key.as_bytes()),
-        Some("hex") => hex::decode(key).map(Bytes::from).map_err(|error| {
-            Failure::malformed(format!("key: {error}")).hint("write the key as hex digits")
-        })?,
-        Some(other) => {
-            let text = format!("query parameter encoding: {other:?} is not text or hex");
-            return Err(Failure::malformed(text));
-        }
-    };
+    let key = self::key(request, "key", key)?;
     if key.len() > limits::STATE_KEY_BYTES_MAX {
         let text = format!("a key has at most {} bytes", limits::STATE_KEY_BYTES_MAX);
         return Err(Failure::malformed(text));
     }
     Ok((chaincode.to_owned(), key))
+}
+
+/// A key, or a part of one, in the encoding that the request names.
+fn key(request: &Request, name: &str, text: &str) -> Result<Bytes, Failure> {
+    match request.query("encoding") {
+        None | Some("text") => Ok(Bytes::copy_from_slice(text.as_bytes())),
+        Some("hex") => hex::decode(text).map(Bytes::from).map_err(|error| {
+            Failure::malformed(format!("{name}: {error}"))
+                .hint(format!("write the {name} as hex digits"))
+        }),
+        Some(other) => {
+            let text = format!("query parameter encoding: {other:?} is not text or hex");
+            Err(Failure::malformed(text))
+        }
+    }
 }
 
 const HISTORY_ENTRIES_DEFAULT: u64 = 100;
@@ -177,6 +254,18 @@ pub const STATE: Schema = Schema {
         sometimes("value", "base64", "The value."),
         sometimes("text", "string", "The same as text, where it is UTF-8."),
         sometimes("proof", "StateProof", "With `proof`."),
+    ],
+};
+
+/// Part of a contract's state.
+pub const PAGE: Schema = Schema {
+    name: "StatePage",
+    doc: "Keys and values after the block at `height`, ascending by key.",
+    fields: &[
+        always("chaincode", "string", "The contract."),
+        always("height", "integer", "Height at which all entries of this page stand."),
+        always("entries", "[StateEntry]", "Ascending by key."),
+        sometimes("next", "hex", "Where the next page begins: its `from`. None on the last page."),
     ],
 };
 
@@ -202,6 +291,15 @@ pub const SHARED: &[&Schema] = &[
             always("receiptsRoot", "hex", "Root of its receipts."),
             always("proof", "base64", "Encoded proof of the state tree."),
             sometimes("checkpoint", "base64", "Encoded checkpoint proof, where one covers it."),
+        ],
+    },
+    &Schema {
+        name: "StateEntry",
+        doc: "One key and its value.",
+        fields: &[
+            always("key", "base64", "The key."),
+            always("value", "base64", "The value."),
+            sometimes("text", "string", "The value as text, where it is UTF-8."),
         ],
     },
     &Schema {
