@@ -15,6 +15,9 @@ use obelisk::cli;
 
 use super::ports::Ports;
 
+#[cfg(feature = "wasm")]
+mod refusals;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
 
 fn obelisk(arguments: &[&str]) -> Output {

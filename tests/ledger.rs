@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use obelisk::ledger::Divergence;
 use obelisk::ledger::ExecutedBlock;
 use obelisk::ledger::Ledger;
@@ -399,4 +400,37 @@ fn proofs_during_commits_fit_their_root() {
     });
     grow(&ledger, 30);
     asker.join().expect("every proof held");
+}
+
+/// A page read while blocks are committed stands at the height it names: every block writes its
+/// height under every key, so one entry of another block would show.
+#[test]
+fn pages_during_commits_stand_at_one_height() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let ledger = Arc::new(open(dir.path(), memory()).expect("opened"));
+    let asking = Arc::clone(&ledger);
+    let asker = std::thread::spawn(move || {
+        let mut last = Height(0);
+        while last < Height(200) {
+            let page = asking.state_page("asset", b"", b"", 60).expect("read");
+            let height = page.height.to_string();
+            let at = |(_, value): &(Bytes, Bytes)| value[..] == *height.as_bytes();
+            assert!(page.entries.iter().all(at), "block {height}: {:?}", page.entries);
+            let all = if page.height == Height(0) { 0 } else { 40 };
+            assert_eq!((page.entries.len(), &page.next), (all, &None));
+            last = page.height;
+        }
+    });
+    let names: Vec<String> = (0..40).map(|n| format!("k{n:02}")).collect();
+    for height in 1..=200 {
+        let value = height.to_string();
+        let every: Vec<_> = names.iter().map(|name| (&**name, Some(&*value))).collect();
+        writes(&genesis("test"), height, &every, &ledger);
+    }
+    asker.join().expect("every page was whole");
+    let page = ledger.state_page("asset", b"k05", b"k30", 20).expect("read");
+    let ends = (page.entries[0].0.as_ref(), page.entries.len(), page.next.as_deref());
+    assert_eq!(ends, (&b"k05"[..], 20, Some(&b"k25"[..])));
+    let exact = ledger.state_page("asset", b"k05", b"k21", 16).expect("read");
+    assert_eq!((exact.entries.len(), exact.next), (16, None), "a page that ends with its range");
 }

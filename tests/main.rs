@@ -10,6 +10,7 @@ mod cluster;
 #[cfg(feature = "wasm")]
 mod contracts;
 mod crash;
+mod creators;
 mod decoders;
 #[cfg(feature = "cli")]
 mod demo;
@@ -22,6 +23,8 @@ mod mempool;
 mod mutations;
 #[cfg(any(feature = "cli", feature = "rest"))]
 mod ports;
+#[cfg(feature = "rest")]
+mod revocation;
 #[cfg(feature = "cli")]
 mod service;
 #[cfg(feature = "cli")]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use obelisk::api::Service;
+use obelisk::api::grpc::proto::node_client::NodeClient;
 use obelisk::api::listen::Identity;
 use obelisk::api::listen::Listening;
 use obelisk::api::listen::Sockets;
@@ -52,10 +54,14 @@ use obelisk::signer::embedded::EmbeddedSigner;
 use obelisk::signer::embedded::Mode;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::telemetry::metrics::Metrics;
+use obelisk::types::genesis::Organisation;
 use obelisk::types::ids::ReplicaId;
 use obelisk::types::signature::Algorithm;
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic::transport::Channel;
+use tonic::transport::Endpoint;
+use tonic::transport::Uri;
 
 /// A running node.
 pub struct TestNode {
@@ -91,6 +97,11 @@ impl TestNode {
 
     /// The same with a row of the consensus table; a checkpoint every two sequence numbers.
     pub fn start_with(consensus: &str, open: bool) -> Self {
+        Self::start_of(consensus, open, Vec::new())
+    }
+
+    /// The same with more organisations, whose authorities are elsewhere.
+    pub fn start_of(consensus: &str, open: bool, more: Vec<Organisation>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let crypto = Arc::new(Crypto::portable());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -108,7 +119,9 @@ impl TestNode {
                 key: None,
             })
             .to_vec();
-        let consortium = Consortium::make(&folder.path().join("net"), &spec, &crypto).unwrap();
+        let net = folder.path().join("net");
+        let mut consortium = Consortium::make(&net, &spec, &crypto).unwrap();
+        consortium.genesis.organisations.extend(more);
         let genesis = Arc::new(consortium.genesis.clone());
         let network = Network::new(genesis.clone(), crypto.clone()).unwrap();
         let hub = Hub::of_validators(1);
@@ -184,9 +197,21 @@ impl TestNode {
         media: &str,
         body: Bytes,
     ) -> Answer {
+        let address = self.open().rest().unwrap();
+        let pair = role.map(|role| self.pair(role));
+        let dialled = self.dial(pair.as_ref(), address, "http/1.1").await.unwrap();
+        exchange(dialled, method, path, media, body).await
+    }
+
+    /// A TLS connection with this certificate, or none.
+    pub async fn dial(
+        &self,
+        pair: Option<&KeyPair>,
+        address: SocketAddr,
+        protocol: &str,
+    ) -> std::io::Result<connection::Connection> {
         let roots = Roots::new(self.consortium.genesis.organisations.iter().map(|o| &o.root));
-        let credentials = role.map(|role| {
-            let pair = self.pair(role);
+        let credentials = pair.map(|pair| {
             Arc::new(
                 Credentials::new(std::slice::from_ref(&pair.certificate), pair.pkcs8().unwrap())
                     .unwrap(),
@@ -196,12 +221,25 @@ impl TestNode {
             credentials,
             &roots.unwrap(),
             Arc::new(|_: &[u8]| Ok(())),
-            &["http/1.1"],
+            &[protocol],
         );
-        let address = self.open().rest().unwrap().to_string();
         let (traffic, metrics) = (Arc::new(Traffic::default()), Arc::new(Metrics::new()));
-        let dialled = connection::dial(&address, config.unwrap(), traffic, metrics).await.unwrap();
-        exchange(dialled, method, path, media, body).await
+        connection::dial(&address.to_string(), config.unwrap(), traffic, metrics).await
+    }
+
+    /// The gRPC service over one connection that is not made again when it ends.
+    pub async fn grpc_once(
+        &self,
+        pair: Option<&KeyPair>,
+    ) -> Result<NodeClient<Channel>, tonic::transport::Error> {
+        let dialled = self.dial(pair, self.open().grpc().unwrap(), "h2").await.unwrap();
+        let dialled = Mutex::new(Some(TokioIo::new(dialled)));
+        let connector = tower::service_fn(move |_: Uri| {
+            let taken = dialled.lock().unwrap().take();
+            std::future::ready(taken.ok_or_else(|| std::io::Error::other("it ended")))
+        });
+        let endpoint = Endpoint::from_static("http://node");
+        Ok(NodeClient::new(endpoint.connect_with_connector(connector).await?))
     }
 
     /// Where plain REST listens.

@@ -16,6 +16,7 @@ use obelisk::membership::identity::Role;
 use obelisk::types::codec::Encode;
 use obelisk::types::ids::Height;
 use obelisk::types::ids::TxId;
+use obelisk::types::limits;
 use obelisk::types::receipt::Status;
 
 use super::fixture::TestNode;
@@ -91,6 +92,42 @@ async fn refusals_carry_code_and_hint() {
     let unknown = client.receipt(tx.id(), Duration::ZERO).await.unwrap_err();
     assert_eq!(unknown.code(), "not-found");
     assert_eq!(client.status().await.unwrap().height, 0);
+}
+
+/// Fields that cannot be read and messages that are too large get their code and say what is wrong;
+/// the connection goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_requests_are_refused() {
+    let node = TestNode::start(false);
+    let mut raw = node.grpc_once(Some(&node.pair(Role::Client))).await.unwrap();
+    let code = |status: tonic::Status| {
+        let code = status.metadata().get("obelisk-code").expect("a code").to_str().unwrap();
+        assert!(!status.message().is_empty() && status.metadata().get("obelisk-hint").is_some());
+        code.to_owned()
+    };
+    let bytes = |len: usize| Bytes::from(vec![7; len]);
+    let submit = |transaction, certificate| proto::SubmitRequest { transaction, certificate };
+    let refused = raw.submit(submit(bytes(40), Bytes::new())).await.unwrap_err();
+    assert_eq!(code(refused), "malformed");
+    let refused = raw.submit(submit(Bytes::new(), Bytes::new())).await.unwrap_err();
+    assert_eq!(code(refused), "malformed");
+    let who = node.identity(Role::Client);
+    let tx = put().sign(&who, node.network.chain(), Height(0)).unwrap().to_bytes();
+    let large = bytes(limits::CERTIFICATE_BYTES_MAX + 1);
+    assert_eq!(code(raw.submit(submit(tx, large)).await.unwrap_err()), "too-large");
+    let id = bytes(31);
+    let refused = raw.receipt(proto::ReceiptRequest { id, wait_ms: 0 }).await.unwrap_err();
+    assert_eq!(code(refused), "malformed");
+    let key = bytes(limits::STATE_KEY_BYTES_MAX + 1);
+    let state = proto::StateRequest { chaincode: "kv".to_owned(), key, proof: false };
+    assert_eq!(code(raw.state(state).await.unwrap_err()), "malformed");
+    let args = vec![Bytes::new(); limits::ARGS_MAX + 1];
+    let (chaincode, function) = ("kv".to_owned(), "get".to_owned());
+    let query = proto::QueryRequest { chaincode, function, args };
+    assert_eq!(code(raw.query(query).await.unwrap_err()), "malformed");
+    let endless = raw.submit(submit(bytes(limits::API_MESSAGE_BYTES_MAX + 1), Bytes::new())).await;
+    assert_eq!(endless.unwrap_err().code(), tonic::Code::OutOfRange);
+    assert_eq!(raw.status(proto::StatusRequest {}).await.unwrap().into_inner().height, 0);
 }
 
 async fn collect(mut outcomes: Outcomes) -> Vec<proto::SubmitOutcomes> {
@@ -199,7 +236,6 @@ async fn strangers_are_not_believed() {
 async fn subscribers_beyond_the_limit_are_told_busy() {
     use obelisk::api::action::Action;
     use obelisk::api::auth::Caller;
-    use obelisk::types::limits;
 
     let node = TestNode::start(true);
     let mut held = Vec::new();
