@@ -17,7 +17,7 @@ use super::fixture::TestNode;
 use super::fixture::WAIT;
 use super::fixture::exchange;
 
-/// A cut is a matter of milliseconds; this is for a busy machine.
+/// A cut wakes who waits on the connection; this leaves room for a busy machine.
 const CUT_WITHIN: Duration = Duration::from_secs(5);
 
 impl TestNode {
