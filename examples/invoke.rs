@@ -24,7 +24,9 @@ use obelisk::membership::msp::Msp;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [network, identity, address, contract, function, rest @ ..] = &arguments[..] else {
-        return Err("usage: invoke NETWORK IDENTITY ADDRESS CONTRACT FUNCTION [ARGUMENT ...]".into());
+        return Err(
+            "usage: invoke NETWORK IDENTITY ADDRESS CONTRACT FUNCTION [ARGUMENT ...]".into()
+        );
     };
     let crypto = Arc::new(Crypto::portable());
     let genesis = Arc::new(read_genesis(&Path::new(network).join("genesis.bin"))?);
