@@ -87,8 +87,11 @@ impl Bench {
 
     /// Asks for several signatures at once: the token's sessions share them.
     fn sign_lot(&mut self, count: u64) {
-        let texts = (0..count).map(|i| Bytes::from(format!("text {} of a lot {i}", self.next)));
-        let requests: Vec<_> = texts.map(|text| SignRequest { slot: None, text }).collect();
+        let request = |i| {
+            let body = format!(" text {} of a lot {i}", self.next);
+            SignRequest { slot: None, text: vote::signed_text(&self.chain, body.as_bytes()) }
+        };
+        let requests: Vec<_> = (0..count).map(request).collect();
         self.next += 1;
         for result in self.signer.sign(&requests) {
             result.unwrap_or_else(|error| panic!("{error}"));
