@@ -18,7 +18,7 @@ use super::ports::Ports;
 #[cfg(feature = "wasm")]
 mod refusals;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
 
 fn obelisk(arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
@@ -26,7 +26,7 @@ fn obelisk(arguments: &[&str]) -> Output {
     command.output().expect("the binary starts")
 }
 
-fn done(arguments: &[&str]) -> String {
+pub fn done(arguments: &[&str]) -> String {
     let output = obelisk(arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
@@ -34,7 +34,7 @@ fn done(arguments: &[&str]) -> String {
 }
 
 /// Runs a command that must fail with this exit code and exactly one error; returns its text.
-fn refused(arguments: &[&str], code: i32) -> String {
+pub fn refused(arguments: &[&str], code: i32) -> String {
     let output = obelisk(arguments);
     let errors = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
@@ -49,7 +49,7 @@ fn refused(arguments: &[&str], code: i32) -> String {
 
 /// Makes a network; its ports are its own until the answer is dropped.
 #[must_use]
-fn make(out: &Path, validators: &str) -> Ports {
+pub fn make(out: &Path, validators: &str) -> Ports {
     let ports = Ports::reserve();
     let (out, port) = (out.display().to_string(), ports.first().to_string());
     let flags = ["--out", &out, "--validators", validators, "--base-port", &port];
@@ -57,7 +57,7 @@ fn make(out: &Path, validators: &str) -> Ports {
     ports
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
@@ -245,7 +245,7 @@ fn crypto_providers_are_listed() {
 }
 
 /// A running node, ended with the test.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -254,7 +254,7 @@ impl Drop for Running {
     }
 }
 
-fn start(config: &Path) -> Running {
+pub fn start(config: &Path) -> Running {
     let log = fs::File::create(config.with_extension("log")).unwrap();
     let child = Command::new(BINARY)
         .args(["node", "--config", &text(config)])
@@ -265,13 +265,13 @@ fn start(config: &Path) -> Running {
     Running(child)
 }
 
-fn json(network: &str, arguments: &[&str]) -> serde_json::Value {
+pub fn json(network: &str, arguments: &[&str]) -> serde_json::Value {
     let all = [&["--json", "--network", network], arguments].concat();
     serde_json::from_str(&done(&all)).expect("JSON")
 }
 
 /// Waits until all `nodes` answer that they are ready.
-fn ready(network: &str, nodes: usize) {
+pub fn ready(network: &str, nodes: usize) {
     let end = Instant::now() + Duration::from_secs(120);
     loop {
         let output = obelisk(&["--json", "--network", network, "network", "status"]);

@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "rest", feature = "wasm"))]
 mod api;
+#[cfg(feature = "cli")]
+mod ca;
 mod chain_fixture;
 #[cfg(feature = "cli")]
 mod cli;

@@ -4,6 +4,7 @@
 //! says on every request whether the certificate still counts; when one is revoked, its connections
 //! are cut besides (`listen`), so that streams end too. Names inside a request never make an identity.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub enum Caller {
 pub struct Connection {
     /// Leaf certificate, DER; its chain was checked in the handshake.
     pub certificate: Option<Bytes>,
+    /// Where it comes from, where that is known.
+    pub address: Option<SocketAddr>,
 }
 
 impl Connection {

@@ -163,7 +163,7 @@ fn standing(service: &Service) -> Check {
     let directory = service.handle.directory().clone();
     Arc::new(move |der: &[u8]| {
         let certificate = Some(Bytes::copy_from_slice(der));
-        auth::Connection { certificate }.caller(&directory).map(drop)
+        auth::Connection { certificate, address: None }.caller(&directory).map(drop)
     })
 }
 

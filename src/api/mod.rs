@@ -8,12 +8,15 @@
 //!
 //! * One enum of requests, one table of permissions (`action`): deny by default.
 //! * One shape of failure (`failure`): code, message, hint.
+//! * `ca` is the membership service: a process of its own, with a register instead of a pipeline.
 //! * The node never signs for a client; requests that write carry a signed transaction.
 //! * Bytes from outside are parsed into types here and nowhere else; bodies, streams, connections
 //!   and waits are bounded (`types::limits`).
 
 pub mod action;
 pub mod auth;
+#[cfg(feature = "rest")]
+pub mod ca;
 mod checkpoint;
 pub mod failure;
 pub mod scan;

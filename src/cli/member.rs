@@ -13,6 +13,7 @@ use crate::chaincode::builtin::membership as revocations;
 use crate::cli::Context;
 use crate::cli::argument;
 use crate::cli::chaincode;
+use crate::cli::enrol;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::link::Who;
@@ -56,6 +57,8 @@ pub enum Command {
     },
     /// Make a new identity: keys, enrolment and TLS certificate
     Issue(Issue),
+    /// Get certificates from a membership service, with a one-time secret
+    Enrol(enrol::Arguments),
     /// Revoke a certificate of the own organisation for ever (role admin)
     Revoke {
         /// Certificate id; `obelisk member show` prints it
@@ -108,6 +111,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Show { place, pem: false } => show(&place, context),
         Command::Show { place, pem: true } => show_pem(&place, context),
         Command::Issue(issue) => self::issue(&issue, context),
+        Command::Enrol(arguments) => enrol::run(&arguments, context),
         Command::Revoke { id, reason, wait } => {
             let invocation = Invocation::new(revocations::NAME, "revoke");
             let invocation = invocation.arg(id.to_string()).arg(&reason);
@@ -165,7 +169,12 @@ fn show_pem(place: &Path, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn describe(der: &Bytes, more: Vec<(&str, Cell)>, context: &Context) -> Result<(), Failure> {
+/// Prints what a certificate says.
+pub(super) fn describe(
+    der: &Bytes,
+    more: Vec<(&str, Cell)>,
+    context: &Context,
+) -> Result<(), Failure> {
     let parsed = certificate::parse(der).map_err(|error| certificate_failure(&error))?;
     if let Ok(root) = Root::claimed(&parsed, der.clone()) {
         context.output.object(&[
@@ -206,7 +215,8 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
         return Err(Failure::usage(cause, "choose another folder with --out"));
     }
     let crypto = Crypto::portable();
-    let authority = authority(&issue.ca, &crypto)?;
+    let authority = Authority::load(&issue.ca, &crypto)
+        .map_err(|error| authority_failure(&error, "name the authority's folder with --ca"))?;
     let (enrolment_key, key) = enrolment_key(issue, &crypto)?;
     let (tls_key, tls_public) = fresh(Algorithm::EcdsaP256, &crypto)?;
     let mut attributes = issue.attributes.clone();
@@ -230,7 +240,7 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
         Failure::of(Exit::Usage, &error, "correct --name, --attribute, --host or --days")
     })?;
     let root = authority.root().der.clone();
-    let roots = roots(issue, &authority)?;
+    let roots = roots(issue.genesis.as_deref(), authority.root())?;
     let pair = |certificate, key| KeyPair { certificate, key, folder: PathBuf::new() };
     let tls = Some(pair(tls, Some(tls_key)));
     Msp { enrolment: pair(enrolment.clone(), enrolment_key), root, roots, tls }
@@ -240,28 +250,28 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
     describe(&enrolment, vec![("folder", folder)], context)
 }
 
-fn roots(issue: &Issue, authority: &Authority) -> Result<BTreeMap<String, Bytes>, Failure> {
-    let own = (authority.root().organisation.clone(), authority.root().der.clone());
-    let Some(path) = &issue.genesis else { return Ok(BTreeMap::from([own])) };
+/// The roots of all members, where a genesis document names them; else the own one.
+pub(super) fn roots(
+    genesis: Option<&Path>,
+    root: &Root,
+) -> Result<BTreeMap<String, Bytes>, Failure> {
+    let own = (root.organisation.clone(), root.der.clone());
+    let Some(path) = genesis else { return Ok(BTreeMap::from([own])) };
     let genesis = consortium::read_genesis(path)
         .map_err(|error| Failure::of(Exit::Usage, &error, "check --genesis"))?;
     if genesis.organisation(&own.0).is_none_or(|known| known.root != own.1) {
         let cause = format!("{} does not know the authority of {}", path.display(), own.0);
-        return Err(Failure::usage(cause, "use the authority folder made with this network"));
+        return Err(Failure::usage(cause, "use the authority that this network was made with"));
     }
     Ok(genesis.organisations.into_iter().map(|o| (o.name, o.root)).collect())
 }
 
-fn authority(folder: &Path, crypto: &Crypto) -> Result<Authority, Failure> {
-    let root = msp::read_certificate(&folder.join("root.pem"));
-    let root = root.map_err(|error| msp_failure(&error))?;
-    let pkcs8 = msp::read_key(&folder.join("key.pem")).map_err(|error| msp_failure(&error))?;
-    let parsed = certificate::parse(&root).map_err(|error| certificate_failure(&error))?;
-    let fix = "name the authority's folder with --ca";
-    let key = crypto
-        .load(parsed.key.algorithm(), &pkcs8)
-        .map_err(|error| Failure::of(Exit::Usage, &error, fix))?;
-    Authority::open(&root, key).map_err(|error| Failure::of(Exit::Usage, &error, fix))
+/// An authority's folder that cannot be used.
+pub(super) fn authority_failure(error: &AuthorityError, fix: &str) -> Failure {
+    match error {
+        AuthorityError::Folder(error) => msp_failure(error),
+        error => Failure::of(Exit::Usage, error, fix),
+    }
 }
 
 /// A new key, or the public half of one on a token.
@@ -292,7 +302,8 @@ fn fresh(algorithm: Algorithm, crypto: &Crypto) -> Result<Fresh, Failure> {
     })
 }
 
-fn msp_failure(error: &MspError) -> Failure {
+/// A folder that cannot be used.
+pub(super) fn msp_failure(error: &MspError) -> Failure {
     let exit = match error {
         MspError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Exit::NotFound
@@ -306,12 +317,14 @@ fn certificate_failure(error: &dyn std::error::Error) -> Failure {
     Failure::of(Exit::Usage, error, "use a certificate that an organisation's authority issued")
 }
 
-fn role(text: &str) -> Result<Role, String> {
+/// A role by its word.
+pub(super) fn role(text: &str) -> Result<Role, String> {
     let known = || Role::ALL.map(Role::name).join(", ");
     Role::from_name(text).ok_or_else(|| format!("known are {}", known()))
 }
 
-fn attribute(text: &str) -> Result<(String, String), String> {
+/// NAME=VALUE.
+pub(super) fn attribute(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }

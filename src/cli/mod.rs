@@ -18,10 +18,12 @@
 pub mod argument;
 mod bench;
 mod block;
+mod ca;
 pub mod chaincode;
 mod crypto;
 mod demo;
 mod doctor;
+mod enrol;
 pub mod failure;
 mod generate;
 mod host;
@@ -87,6 +89,9 @@ enum Command {
     Node(node::Arguments),
     /// Run the process that holds keys
     Signer(signer::Arguments),
+    /// Run an organisation's membership service, register members
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Make a network, look at it
     #[command(subcommand)]
     Network(network::Command),
@@ -136,6 +141,7 @@ impl Command {
         match self {
             Self::Node(arguments) => node::run(arguments, context),
             Self::Signer(arguments) => signer::run(arguments, context),
+            Self::Ca(command) => ca::run(command, context),
             Self::Network(command) => network::run(command, context),
             Self::Chaincode(command) => chaincode::run(command, context),
             Self::Tx(command) => tx::run(command, context),

@@ -56,7 +56,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
 }
 
 fn start(path: &Path, context: &Context) -> Result<(), Failure> {
-    let config = SignerConfig::load(path).map_err(|error| config_failure(&error))?;
+    let config = SignerConfig::load(path).map_err(|error| config_failure(&error, PAGE))?;
     let format = Format::from_name(&config.log.format).unwrap_or_default();
     log::start(&config.log.level, format)
         .map_err(|error| Failure::of(Exit::Usage, &error, "correct log.level"))?;
@@ -80,7 +80,7 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
 }
 
 fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> {
-    let config = SignerConfig::load(path).map_err(|error| config_failure(&error))?;
+    let config = SignerConfig::load(path).map_err(|error| config_failure(&error, PAGE))?;
     let deadline = Duration::from_millis(limits::SIGNER_DEADLINE_MS);
     let place = Place { socket: config.signer.socket, user: socket::own_user(), deadline };
     let fix = "start it: obelisk signer --config FILE";
@@ -126,8 +126,8 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
     Ok(())
 }
 
-/// A refused configuration in this house's form.
-pub fn config_failure(error: &ConfigError) -> Failure {
+/// A refused configuration in this house's form; `page` holds a file to compare with.
+pub fn config_failure(error: &ConfigError, page: &str) -> Failure {
     match error {
         ConfigError::Read { path, source } => {
             let exit = match source.kind() {
@@ -137,6 +137,8 @@ pub fn config_failure(error: &ConfigError) -> Failure {
             let cause = format!("cannot read the configuration {}: {source}", path.display());
             Failure::new(exit, cause, "name the file with --config")
         }
-        error => Failure::usage(error.to_string(), "correct the line; docs/signer.md has a file"),
+        error => Failure::usage(error.to_string(), format!("correct the line; {page} has a file")),
     }
 }
+
+const PAGE: &str = "docs/signer.md";

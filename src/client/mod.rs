@@ -67,6 +67,8 @@
 
 #[cfg(feature = "grpc")]
 pub mod connection;
+#[cfg(feature = "rest")]
+pub mod enrolment;
 pub mod error;
 #[cfg(feature = "grpc")]
 pub mod follow;

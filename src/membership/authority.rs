@@ -12,6 +12,7 @@
 //! every run.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,12 +31,15 @@ use rcgen::SanType;
 use rcgen::SerialNumber;
 
 use crate::crypto::SigningKey;
+use crate::crypto::routing::Crypto;
 use crate::membership::certificate;
 use crate::membership::error::MembershipError;
 use crate::membership::identity;
 use crate::membership::identity::Identity;
 use crate::membership::identity::Role;
 use crate::membership::identity::Root;
+use crate::membership::msp;
+use crate::membership::msp::MspError;
 use crate::types::digest::Digest;
 use crate::types::limits;
 use crate::types::signature::Algorithm;
@@ -90,6 +94,9 @@ pub enum AuthorityError {
     /// What was asked for would not be accepted by any node.
     #[error("cannot issue this certificate")]
     Refused(#[from] MembershipError),
+    /// The authority's folder cannot be read.
+    #[error("the authority's folder cannot be used")]
+    Folder(#[from] MspError),
     /// The validity is out of range.
     #[error("cannot issue a certificate of {days} days: {reason}; choose a shorter validity")]
     Validity { days: u32, reason: &'static str },
@@ -149,6 +156,18 @@ impl Authority {
             return Err(AuthorityError::Key { organisation: root.organisation });
         }
         Ok(Self { root, key })
+    }
+
+    /// Reads an authority's folder: `root.pem` and `key.pem`.
+    pub fn load(folder: &Path, crypto: &Crypto) -> Result<Self, AuthorityError> {
+        let root = msp::read_certificate(&folder.join("root.pem"))?;
+        let path = folder.join("key.pem");
+        let pkcs8 = msp::read_key(&path)?;
+        let algorithm = certificate::parse(&root)?.key.algorithm();
+        match crypto.load(algorithm, &pkcs8) {
+            Ok(key) => Self::open(&root, key),
+            Err(source) => Err(MspError::Key { path, source }.into()),
+        }
     }
 
     /// The organisation's root.

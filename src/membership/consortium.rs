@@ -226,7 +226,10 @@ impl Consortium {
         let authorities = spec
             .organisations
             .iter()
-            .map(|organisation| found(folder, organisation, spec, crypto))
+            .map(|organisation| {
+                let ca = folder.join(&organisation.name).join("ca");
+                found(&ca, &organisation.name, spec.time_ms, spec.root_days, crypto)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let roots: BTreeMap<String, Bytes> = authorities
             .iter()
@@ -359,19 +362,19 @@ fn new_pair(certificate: Bytes, key: Option<Zeroizing<Vec<u8>>>) -> KeyPair {
 }
 
 /// Makes an organisation's authority and its folder.
-fn found(
-    folder: &Path,
-    organisation: &OrganisationSpec,
-    spec: &Spec,
+pub fn found(
+    ca: &Path,
+    organisation: &str,
+    time_ms: u64,
+    days: u32,
     crypto: &Crypto,
 ) -> Result<Authority, ConsortiumError> {
-    let subject = identity::root_uri(&organisation.name);
+    let subject = identity::root_uri(organisation);
     let (pkcs8, key) = make_key(&subject, Algorithm::EcdsaP256, crypto)?;
-    let authority = Terms::new(spec.time_ms.saturating_sub(BACKDATED_MS), spec.root_days)
-        .and_then(|terms| Authority::found(&organisation.name, key, &terms))
+    let authority = Terms::new(time_ms.saturating_sub(BACKDATED_MS), days)
+        .and_then(|terms| Authority::found(organisation, key, &terms))
         .map_err(|source| ConsortiumError::Authority { subject, source })?;
-    let ca = folder.join(&organisation.name).join("ca");
-    msp::make_folder(&ca)?;
+    msp::make_folder(ca)?;
     msp::write_key(&ca.join("key.pem"), &pkcs8)?;
     msp::write_certificate(&ca.join("root.pem"), &authority.root().der)?;
     Ok(authority)

@@ -160,15 +160,7 @@ impl Directory {
             let organisation = organisation.clone();
             return Err(MembershipError::UnknownOrganisation { organisation });
         };
-        let refuse =
-            |reason| Err(MembershipError::Issuer { organisation: organisation.clone(), reason });
-        if certificate.issuer != root.subject {
-            return refuse("another issuer is named in it");
-        }
-        check_form(&certificate)?;
-        if !signed_by(&certificate, &root.key, &self.verify) {
-            return refuse("the organisation's root did not sign it");
-        }
+        check_issuer(&certificate, root, &self.verify)?;
         Ok(identity)
     }
 
@@ -195,6 +187,40 @@ impl std::fmt::Debug for Directory {
             .field("organisations", &self.roots.keys())
             .finish_non_exhaustive()
     }
+}
+
+/// The member whose certificate this is, where there is no genesis document yet: issued by this
+/// root. For who asks an authority.
+pub fn identify_under(
+    root: &Root,
+    der: &Bytes,
+    verify: &Verify,
+) -> Result<Identity, MembershipError> {
+    let certificate = certificate::parse(der)?;
+    let identity = Identity::claimed(&certificate, Bytes::copy_from_slice(der))?;
+    if identity.organisation != root.organisation {
+        let organisation = identity.organisation;
+        return Err(MembershipError::UnknownOrganisation { organisation });
+    }
+    check_issuer(&certificate, root, verify)?;
+    Ok(identity)
+}
+
+fn check_issuer(
+    certificate: &Certificate<'_>,
+    root: &Root,
+    verify: &Verify,
+) -> Result<(), MembershipError> {
+    let organisation = || root.organisation.clone();
+    let refuse = |reason| Err(MembershipError::Issuer { organisation: organisation(), reason });
+    if certificate.issuer != root.subject {
+        return refuse("another issuer is named in it");
+    }
+    check_form(certificate)?;
+    if !signed_by(certificate, &root.key, verify) {
+        return refuse("the organisation's root did not sign it");
+    }
+    Ok(())
 }
 
 /// Reads a root, checks that it is the named organisation's and that it signed itself.

@@ -7,6 +7,8 @@
 //! directory    certificate -> Identity, where a root of the genesis document signed it
 //! msp          the folder that holds one identity: certificate, key, roots, TLS
 //! consortium   all folders of a new network, and its genesis document
+//! enrolment    what somebody sends to become a member, and the one-time secret
+//! register     who may enrol and who did: the membership service's durable record
 //! ```
 //!
 //! An identity is the URI `obelisk://<organisation>/<role>/<name>` in the subject alternative name;
@@ -22,10 +24,12 @@ pub mod certificate;
 pub mod consortium;
 mod der;
 pub mod directory;
+pub mod enrolment;
 pub mod error;
 pub mod identity;
 pub mod msp;
 pub mod pem;
+pub mod register;
 
 #[cfg(test)]
 mod tests;

@@ -376,7 +376,8 @@ impl Config {
     }
 }
 
-fn is_address(text: &str) -> bool {
+/// Whether a text is host:port.
+pub(crate) fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     !host.is_empty() && port.parse::<u16>().is_ok()
 }

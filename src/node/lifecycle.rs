@@ -48,7 +48,8 @@ pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError>
     Ok(())
 }
 
-async fn terminated() {
+/// Returns at SIGTERM or SIGINT.
+pub(super) async fn terminated() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

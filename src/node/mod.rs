@@ -2,10 +2,13 @@
 //!
 //! `config` is the file an operator writes, `assembly` wires every part, top to bottom, `lifecycle`
 //! runs it until a signal or a failure ends it. `signer` does the same for the process that holds
-//! the keys. `placement` is what a node takes of the machine, `service` what it tells systemd.
+//! the keys, `ca` for the membership service. `placement` is what a node takes of the machine,
+//! `service` what it tells systemd.
 
 #[cfg(feature = "rest")]
 pub mod assembly;
+#[cfg(all(feature = "rest", feature = "cli"))]
+pub mod ca;
 pub mod config;
 #[cfg(all(feature = "rest", feature = "cli"))]
 pub mod lifecycle;

@@ -366,3 +366,27 @@ pub const START_STEP_MS: u64 = 30_000;
 /// Longest pause between two looks at the consensus thread, milliseconds; shorter where the service
 /// manager's watchdog asks for it.
 pub const SERVICE_TURN_MS_MAX: u64 = 5_000;
+
+/// Wrong secrets for one registered name; then it must be registered again. A secret has 128 bits:
+/// this is a sign of trouble, not what keeps it from being guessed.
+pub const ENROLMENT_TRIES_MAX: u32 = 10;
+/// Least time between two requests for one name, milliseconds.
+pub const ENROLMENT_PAUSE_MS: u64 = 500;
+/// Names whose last request a membership service remembers for that; the least recent goes first.
+pub const ENROLMENT_NAMES_PACED_MAX: usize = 4096;
+/// Requests under way in one membership service; each waits for one sync of the register.
+pub const ENROLMENTS_MAX: usize = 8;
+/// Body of one enrolment request, bytes: two keys, two signatures and a name need under 1 KiB.
+pub const ENROLMENT_BODY_BYTES_MAX: usize = 8 * 1024;
+/// Answer to one enrolment request, bytes: three certificates in PEM.
+pub const ENROLMENT_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Attempts of a client that is told to wait.
+pub const ENROLMENT_ATTEMPTS_MAX: u32 = 5;
+/// Names of one register: with the length below about 6 KiB each, certificates included.
+pub const REGISTRATIONS_MAX: usize = 10_000;
+/// A register's file, bytes.
+pub const REGISTER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The membership service makes itself a new TLS certificate after this time, milliseconds: a day.
+pub const SERVICE_TLS_RENEWED_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long such a certificate is valid, days.
+pub const SERVICE_TLS_DAYS: u32 = 7;

@@ -48,7 +48,7 @@ impl NodeService {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
         let connection = request.extensions().get::<connection::Caller>();
         let certificate = connection.and_then(|c| c.certificate.clone());
-        self.service.caller(&Connection { certificate })
+        self.service.caller(&Connection { certificate, address: None })
     }
 
     async fn ask<T>(&self, request: &Request<T>, action: Action) -> Result<Answer, Failure> {

@@ -105,7 +105,7 @@ async fn answer(
     let query = query(route, request.uri())?;
     let media = media(request.headers());
     let body = match route.verb {
-        Verb::Post => body(request.into_body()).await?,
+        Verb::Post => body(request.into_body(), limits::REST_BODY_BYTES_MAX).await?,
         Verb::Get | Verb::Delete => Bytes::new(),
     };
     let request = Request { service, caller, path, query, media, body };
@@ -136,8 +136,8 @@ fn query(route: &Route, uri: &http::Uri) -> Result<Vec<(String, String)>, Failur
     Ok(query)
 }
 
-async fn body(body: Body) -> Result<Bytes, Failure> {
-    let limit = limits::REST_BODY_BYTES_MAX;
+/// A body, of at most `limit` bytes.
+pub(crate) async fn body(body: Body, limit: usize) -> Result<Bytes, Failure> {
     let read = Limited::new(body, limit).collect();
     match tokio::time::timeout(Duration::from_millis(limits::BODY_MS_MAX), read).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -150,7 +150,8 @@ async fn body(body: Body) -> Result<Bytes, Failure> {
     }
 }
 
-fn respond(outcome: Result<Reply, Failure>) -> http::Response<Body> {
+/// The answer in HTTP.
+pub(crate) fn respond(outcome: Result<Reply, Failure>) -> http::Response<Body> {
     let reply = match outcome {
         Ok(reply) => reply,
         Err(failure) => failed(&failure),

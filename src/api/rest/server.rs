@@ -32,10 +32,18 @@ use crate::types::limits;
 /// Serves accepted TLS connections until `stop` turns true.
 pub async fn serve(
     service: Service,
+    connections: impl Stream<Item = io::Result<connection::Connection>> + Unpin,
+    stop: watch::Receiver<bool>,
+) {
+    serve_router(rest::router(service), connections, stop).await;
+}
+
+/// The same for any router.
+pub async fn serve_router(
+    router: Router,
     mut connections: impl Stream<Item = io::Result<connection::Connection>> + Unpin,
     mut stop: watch::Receiver<bool>,
 ) {
-    let router = rest::router(service);
     loop {
         let accepted = tokio::select! {
             accepted = connections.next() => accepted,
@@ -50,7 +58,7 @@ pub async fn serve(
             None => return,
         };
         let certificate = connection.caller().certificate.clone();
-        let who = auth::Connection { certificate };
+        let who = auth::Connection { certificate, address: Some(connection.caller().address) };
         tokio::spawn(converse(connection, router.clone(), who, stop.clone()));
     }
 }

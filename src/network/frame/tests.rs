@@ -61,11 +61,11 @@ fn booked_size_covers_the_wire() {
 #[test]
 fn blocks_are_cut_to_the_frame() {
     let block = Bytes::from(vec![0; 5 * 1024 * 1024]);
-    let out = Outgoing::from(Message::Blocks { from: Height(4), blocks: vec![block; 6] });
+    let out = Outgoing::from(Message::Blocks { from: Height(4), blocks: vec![block; 9] });
     let frame = messages(vec![out]);
     assert!(frame.encoded_len() <= limits::FRAME_BYTES_MAX);
     let Some(Body::Blocks(blocks)) = &frame.messages[0].body else { panic!() };
-    assert_eq!(blocks.blocks.len(), 3);
+    assert_eq!(blocks.blocks.len(), 6);
 }
 
 /// The hello of the same chain and version is accepted; others are refused with both values.
