@@ -1,10 +1,13 @@
 //! Compiles every `proto/*.proto` with a pure-Rust compiler (protox), so that no `protoc` is
 //! needed. Does nothing without the feature `grpc`. Bytes fields become `bytes::Bytes`: decoding
-//! shares the receive buffer.
+//! shares the receive buffer. Tells the program how it was built (`cli/bench/machine.rs`).
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=proto");
+    let setting = |name: &str| std::env::var(name).unwrap_or_default();
+    println!("cargo::rustc-env=OBELISK_OPT_LEVEL={}", setting("OPT_LEVEL"));
+    println!("cargo::rustc-env=OBELISK_PROFILE={}", setting("PROFILE"));
     compile()
 }
 

@@ -117,7 +117,7 @@ impl MemoryChain {
             chaincode: chaincode.to_owned(),
             function: function.to_owned(),
             args: args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
-            caller: caller.clone(),
+            caller: Arc::new(caller.clone()),
             calling_chaincode: None,
             tx: TxId(Digest::of(&[b"memory chain", &self.height.0.to_be_bytes()])),
             height: self.height,

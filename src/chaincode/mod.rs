@@ -56,7 +56,7 @@ pub struct Call {
     /// Arguments.
     pub args: Vec<Bytes>,
     /// Creator of the transaction, also in calls from contract to contract.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// The contract that made this call; `None` for the transaction itself.
     pub calling_chaincode: Option<String>,
     /// The transaction.

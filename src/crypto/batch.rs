@@ -26,7 +26,7 @@ use sha2::Sha512;
 
 use crate::crypto::prepared::PreparedCheck;
 
-/// Below this many signatures single checks are faster (measured in `bench/crypto.rs`).
+/// Below this many signatures single checks are faster (measured: `obelisk bench crypto`).
 pub const BATCH_MIN: usize = 4;
 
 /// One signature's part of the equation.

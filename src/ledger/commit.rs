@@ -1,6 +1,7 @@
 //! Changing the ledger: `commit` for new blocks, `reapply` for stored ones after a crash.
 
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
@@ -21,14 +22,13 @@ use crate::ledger::segments::StoredBlock;
 use crate::ledger::state_tree::KeyHash;
 use crate::ledger::state_tree::StateTree;
 use crate::ledger::state_tree::Update;
-use crate::ledger::state_tree::row_key_hash;
+use crate::ledger::state_tree::key_hash;
 use crate::ledger::state_tree::value_hash;
 use crate::storage::WriteBatch;
 use crate::storage::tables::Table;
 use crate::types::block::Block;
 use crate::types::block::Tip;
 use crate::types::codec::Encode;
-use crate::types::codec::Writer;
 use crate::types::digest::Digest;
 use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
@@ -67,7 +67,7 @@ impl Ledger {
                 .collect();
             let records: Vec<StoredBlock> = prepared
                 .iter()
-                .map(|p| StoredBlock { block: encoded(&p.block), result: p.result.to_bytes() })
+                .map(|p| StoredBlock { block: p.block.to_bytes(), result: p.result.to_bytes() })
                 .collect();
             self.segments.append(&records)?;
             let mut results = Vec::with_capacity(prepared.len());
@@ -165,7 +165,7 @@ impl Ledger {
         tip: Tip,
         receipts: &[Receipt],
     ) -> Result<(), LedgerError> {
-        let mut seen: BTreeSet<TxId> = BTreeSet::new();
+        let mut seen: HashSet<TxId> = HashSet::with_capacity(receipts.len());
         for (tx, receipt) in (0u32..).zip(receipts) {
             let row = Located { height: tip.height, tx, executed: executed(receipt) };
             let id = receipt.tx.0.0;
@@ -183,57 +183,37 @@ impl Ledger {
 /// Step 2: the block's writes go into the tree and, as rows, into its batch.
 fn prepare(tree: &mut StateTree, executed: ExecutedBlock, tip: Tip) -> Prepared {
     let ExecutedBlock { block, receipts, writes } = executed;
-    let mut batch = WriteBatch::default();
-    let mut changes: Vec<Change> = Vec::new();
-    for (tx, writes) in (0u32..).zip(writes) {
-        for (at, value) in writes.0 {
-            let operation = u8::from(value.is_some());
-            batch.put(Table::History, rows::history_row(&at, tip.height, tx), [operation]);
-            changes.push(Change::new(&at, value));
-        }
-    }
-    // A stable sort keeps the order of transactions for each key: the last one counts.
-    changes.sort_by_key(|change| change.path);
+    let mut batch = WriteBatch::with_capacity(ROWS_EXPECTED * writes.len(), 0);
+    let mut row = Vec::new();
+    let mut changes: Vec<(KeyHash, usize)> = Vec::with_capacity(2 * writes.len());
+    let writes: Vec<(StateKey, Option<Bytes>)> = (0u32..)
+        .zip(writes)
+        .flat_map(|(tx, writes)| writes.0.into_iter().map(move |write| (tx, write)))
+        .enumerate()
+        .map(|(place, (tx, (at, value)))| {
+            rows::write_history_row(&mut row, &at, tip.height, tx);
+            batch.put(Table::History, &row, [u8::from(value.is_some())]);
+            changes.push((key_hash(&at), place));
+            (at, value)
+        })
+        .collect();
+    // The last write of a key counts: the one with the highest place.
+    changes.sort_unstable();
     let mut updates: Vec<Update> = Vec::with_capacity(changes.len());
-    let mut changes = changes.into_iter().peekable();
-    while let Some(change) = changes.next() {
-        if changes.peek().is_some_and(|next| next.path == change.path) {
-            continue;
-        }
-        updates.push((change.path, change.value.as_deref().map(value_hash)));
-        match change.value {
-            Some(value) => batch.put(Table::State, change.row, value),
-            None => batch.delete(Table::State, change.row),
+    for same in changes.chunk_by(|a, b| a.0 == b.0) {
+        let (path, place) = same[same.len() - 1];
+        let (at, value) = &writes[place];
+        updates.push((path, value.as_deref().map(value_hash)));
+        rows::write_state_row(&mut row, at);
+        match value {
+            Some(value) => batch.put(Table::State, &row, value),
+            None => batch.delete(Table::State, &row),
         }
     }
     let state = tree.update(&mut updates);
     let result = BlockResult::new(tip.height, tip.hash, receipts, state);
     let roots = Roots { state, receipts: result.receipts_root };
     Prepared { block, applied: Applied { tip, roots }, result, batch }
-}
-
-/// A block's bytes, with room from the start: growing copies large blocks several times.
-fn encoded(block: &Block) -> Bytes {
-    let bodies: usize = block.batches.iter().map(|batch| batch.encoded_len()).sum();
-    let signatures = block.certificate.signatures.len();
-    let header = 256 + 32 * block.header.batches.len();
-    let mut w = Writer::with_capacity(bodies + header + 128 * (1 + signatures));
-    block.encode(&mut w);
-    w.finish()
-}
-
-/// One write, with its row key and path.
-struct Change {
-    path: KeyHash,
-    row: Vec<u8>,
-    value: Option<Bytes>,
-}
-
-impl Change {
-    fn new(at: &StateKey, value: Option<Bytes>) -> Self {
-        let row = rows::state_row(at);
-        Self { path: row_key_hash(&row), row, value }
-    }
 }
 
 /// The tip after `executed`, or why it does not follow `tip`.
@@ -263,15 +243,18 @@ fn follow(chain: ChainId, tip: &Tip, executed: &ExecutedBlock) -> Result<Tip, St
 
 /// Stores the creators' certificates that are not known to be stored.
 fn add_certificates(batch: &mut WriteBatch, block: &Block, stored: &mut BTreeSet<CertificateId>) {
-    for der in block.batches.iter().flat_map(|batch| batch.certificates()) {
-        let id = CertificateId(Digest::of(&[der]));
-        if stored.contains(&id) {
+    let bodies = block.batches.iter();
+    for (id, der) in bodies.flat_map(|b| b.certificate_ids().iter().zip(b.certificates())) {
+        if stored.contains(id) {
             continue;
         }
         if stored.len() >= limits::STORED_CERTIFICATES_REMEMBERED_MAX {
             stored.clear();
         }
-        stored.insert(id);
-        batch.put(Table::Certificates, id.0.0, der.to_vec());
+        stored.insert(*id);
+        batch.put(Table::Certificates, id.0.0, der);
     }
 }
+
+/// Rows of a transaction that writes two keys: two values, their history, its place.
+const ROWS_EXPECTED: usize = 5;

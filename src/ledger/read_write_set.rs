@@ -42,8 +42,8 @@ pub fn prefix_range(prefix: &Bytes) -> (Bytes, Bytes) {
 /// What one transaction saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadSet {
-    /// Keys read, with the digest of the value seen (`None` = absent), own writes excluded.
-    pub keys: BTreeMap<StateKey, Option<Digest>>,
+    /// Keys read, with the value seen (`None` = absent), own writes excluded.
+    pub keys: BTreeMap<StateKey, Option<Bytes>>,
     /// Ranges read: namespace, start, end, number of entries seen.
     pub ranges: Vec<(String, Bytes, Bytes, usize)>,
 }
@@ -70,7 +70,7 @@ impl WriteSet {
         if self.0.is_empty() {
             return Digest::ZERO;
         }
-        let mut w = Writer::default();
+        let mut w = Writer::with_capacity(256);
         w.raw(TAG);
         for (at, value) in &self.0 {
             w.string(&at.namespace);
@@ -83,6 +83,6 @@ impl WriteSet {
                 }
             }
         }
-        Digest::of(&[&w.finish()])
+        Digest::of(&[w.as_slice()])
     }
 }

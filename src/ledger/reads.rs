@@ -259,6 +259,18 @@ impl Ledger {
         Ok(self.kv.sync()?)
     }
 
+    /// Entries of the tables in memory, for metrics; waits for a commit at hand.
+    pub fn held_entries(&self) -> [(&'static str, u64); 2] {
+        let recent = self.recent.read().expect("no holder of this lock panics").len();
+        let keys = self.tree.read().expect("no holder of this lock panics").len();
+        [("recent_ids", recent as u64), ("state_tree_keys", keys as u64)]
+    }
+
+    /// Bytes the store holds in memory, by part, for metrics.
+    pub fn store_memory(&self) -> Vec<(&'static str, u64)> {
+        self.kv.memory()
+    }
+
     fn located(&self, id: &TxId) -> Result<Option<Located>, LedgerError> {
         let row = self.kv.get(Table::TxIndex, &id.0.0)?;
         row.map(|row| Located::from_row(&row)).transpose()

@@ -38,6 +38,11 @@ impl RecentIds {
         }
     }
 
+    /// Ids held.
+    pub(crate) fn len(&self) -> usize {
+        self.last_seen.len()
+    }
+
     /// False: certainly not executed in the window. True: the index must confirm.
     pub(crate) fn may_contain(&self, id: &TxId) -> bool {
         self.last_seen.contains_key(&prefix(id))

@@ -61,11 +61,11 @@ pub(crate) struct Located {
 }
 
 impl Located {
-    pub(crate) fn to_row(self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(13);
-        row.extend_from_slice(&self.height.0.to_be_bytes());
-        row.extend_from_slice(&self.tx.to_be_bytes());
-        row.push(u8::from(self.executed));
+    pub(crate) fn to_row(self) -> [u8; 13] {
+        let mut row = [0; 13];
+        row[..8].copy_from_slice(&self.height.0.to_be_bytes());
+        row[8..12].copy_from_slice(&self.tx.to_be_bytes());
+        row[12] = u8::from(self.executed);
         row
     }
 
@@ -83,14 +83,22 @@ impl Located {
 
 /// Row key of a state entry; its SHA-256 is the key's path in the state tree.
 pub(crate) fn state_row(at: &StateKey) -> Vec<u8> {
-    let mut row = namespace_prefix(&at.namespace, 1 + at.namespace.len() + at.key.len());
-    row.extend_from_slice(&at.key);
+    let mut row = Vec::with_capacity(1 + at.namespace.len() + at.key.len());
+    write_state_row(&mut row, at);
     row
+}
+
+/// As `state_row`, into a buffer whose content it replaces.
+pub(crate) fn write_state_row(row: &mut Vec<u8>, at: &StateKey) {
+    row.clear();
+    write_namespace(row, &at.namespace);
+    row.extend_from_slice(&at.key);
 }
 
 /// Rows of a namespace with `start <= key < end`; an empty `end` means to its end.
 pub(crate) fn state_range(namespace: &str, start: &[u8], end: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let prefix = namespace_prefix(namespace, 1 + namespace.len());
+    let mut prefix = Vec::with_capacity(1 + namespace.len());
+    write_namespace(&mut prefix, namespace);
     let low = [&prefix, start].concat();
     if end.is_empty() {
         return (low, after_prefix(prefix));
@@ -100,19 +108,24 @@ pub(crate) fn state_range(namespace: &str, start: &[u8], end: &[u8]) -> (Vec<u8>
 
 /// First bytes of every history row of a key.
 pub(crate) fn history_prefix(namespace: &str, key: &[u8]) -> Vec<u8> {
-    let mut row = namespace_prefix(namespace, 1 + namespace.len() + 2 + key.len() + 12);
-    let len = u16::try_from(key.len()).expect("state keys are at most 1024 bytes");
-    row.extend_from_slice(&len.to_be_bytes());
-    row.extend_from_slice(key);
+    let mut row = Vec::with_capacity(1 + namespace.len() + 2 + key.len() + 12);
+    write_history_prefix(&mut row, namespace, key);
     row
 }
 
-/// Row of one write in the history of its key.
-pub(crate) fn history_row(at: &StateKey, height: Height, tx: u32) -> Vec<u8> {
-    let mut row = history_prefix(&at.namespace, &at.key);
+/// Row of one write in the history of its key, into a buffer whose content it replaces.
+pub(crate) fn write_history_row(row: &mut Vec<u8>, at: &StateKey, height: Height, tx: u32) {
+    row.clear();
+    write_history_prefix(row, &at.namespace, &at.key);
     row.extend_from_slice(&height.0.to_be_bytes());
     row.extend_from_slice(&tx.to_be_bytes());
-    row
+}
+
+fn write_history_prefix(row: &mut Vec<u8>, namespace: &str, key: &[u8]) {
+    write_namespace(row, namespace);
+    let len = u16::try_from(key.len()).expect("state keys are at most 1024 bytes");
+    row.extend_from_slice(&len.to_be_bytes());
+    row.extend_from_slice(key);
 }
 
 /// Height, transaction and operation of a history row.
@@ -149,9 +162,7 @@ pub(crate) fn bad_row(table: &str) -> LedgerError {
     }
 }
 
-fn namespace_prefix(namespace: &str, capacity: usize) -> Vec<u8> {
-    let mut row = Vec::with_capacity(capacity);
+fn write_namespace(row: &mut Vec<u8>, namespace: &str) {
     row.push(u8::try_from(namespace.len()).expect("namespaces are at most 64 bytes"));
     row.extend_from_slice(namespace.as_bytes());
-    row
 }

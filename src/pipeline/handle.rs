@@ -196,7 +196,7 @@ impl Handle {
                 chaincode,
                 function,
                 args,
-                caller: execute::caller(&caller),
+                caller: Arc::new(execute::caller(&caller)),
                 calling_chaincode: None,
                 tx: TxId::default(),
                 height: tip.height,
@@ -285,7 +285,37 @@ impl Handle {
         show(&m.peers_connected, connected as u64);
         show(&m.queue("mempool"), status.mempool as u64);
         show(&m.queue("batches"), status.pending_batches as u64);
+        self.show_held(status.pending_batch_bytes);
         m.render()
+    }
+
+    /// What this node keeps in memory; each has a limit, listed in `docs/operating.md`.
+    fn show_held(&self, pending_batch_bytes: usize) {
+        let shared = &self.0;
+        let m = &shared.metrics;
+        for (table, entries) in shared.ledger.held_entries() {
+            show(&m.held_entries(table), entries);
+        }
+        let (blocks, block_bytes, waiting) = shared.publisher.held();
+        let (known, refused) = shared.directory.remembered();
+        for (table, entries) in [
+            ("recent_blocks", blocks),
+            ("receipt_waiters", waiting),
+            ("identities", known),
+            ("identities_refused", refused),
+        ] {
+            show(&m.held_entries(table), entries as u64);
+        }
+        for (part, bytes) in shared.ledger.store_memory() {
+            show(&m.held_bytes(part), bytes);
+        }
+        for (part, bytes) in [
+            ("recent_blocks", block_bytes),
+            ("batches_pending", pending_batch_bytes),
+            ("batches_delivered", shared.bodies.delivered_bytes()),
+        ] {
+            show(&m.held_bytes(part), bytes as u64);
+        }
     }
 
     /// Counters.

@@ -129,6 +129,14 @@ impl Publisher {
         *self.height.borrow()
     }
 
+    /// Blocks kept for subscribers and the bytes of their bodies, and clients that wait.
+    pub fn held(&self) -> (usize, usize, usize) {
+        let waiting = self.waiting.lock().expect("no holder of this lock panics").len();
+        let recent = self.recent.lock().expect("no holder of this lock panics");
+        let bodies = recent.iter().flat_map(|committed| &committed.block.batches);
+        (recent.len(), bodies.map(|batch| batch.encoded_len()).sum(), waiting)
+    }
+
     fn answer_waiting(&self, committed: &Committed) {
         let mut waiting = self.waiting.lock().expect("no holder of this lock panics");
         if waiting.is_empty() {

@@ -174,9 +174,8 @@ impl Pipeline {
             }
         };
         let (chain, ledger) = (shared.chain, shared.ledger.clone());
-        let execute_seconds = shared.metrics.execute_seconds.clone();
-        let execute =
-            ExecuteStation { executor, chain, tip: ledger.tip(), finished, execute_seconds };
+        let (tip, metrics) = (ledger.tip(), shared.metrics.clone());
+        let execute = ExecuteStation { executor, chain, tip, finished, metrics };
         stations.fallible("execute", move || execute.run(&work_inputs))?;
         let commit = Commit {
             ledger: ledger.clone(),

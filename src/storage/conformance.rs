@@ -138,15 +138,45 @@ fn faulty_store_forgets_and_fails_as_planned() {
     assert_eq!(left(9), 3);
 }
 
-fn change() -> impl Strategy<Value = Change> {
+/// Table, key and value; no value deletes.
+type Drawn = (Table, Vec<u8>, Option<Vec<u8>>);
+
+fn change() -> impl Strategy<Value = Drawn> {
     let key = prop::collection::vec(0u8..3, 0..4);
     let table = prop::sample::select(Table::ALL.to_vec());
-    (table, key, prop::option::of(prop::collection::vec(any::<u8>(), 0..4))).prop_map(
-        |(table, key, value)| match value {
-            Some(value) => Change::Put { table, key, value },
-            None => Change::Delete { table, key },
-        },
-    )
+    (table, key, prop::option::of(prop::collection::vec(any::<u8>(), 0..4)))
+}
+
+fn batch(changes: &[Drawn]) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    for (table, key, value) in changes {
+        match value {
+            Some(value) => batch.put(*table, key, value),
+            None => batch.delete(*table, key),
+        }
+    }
+    batch
+}
+
+/// Aim: a batch gives back what was put in, in order, and sorted with the last change of a key last.
+#[test]
+fn batches_keep_their_changes() {
+    let mut batch = WriteBatch::default();
+    batch.put(Table::State, b"b", b"1");
+    batch.put(Table::Meta, b"", b"");
+    batch.delete(Table::State, b"b");
+    batch.put(Table::State, b"a", b"2");
+    let change = |table, key, value| Change { table, key, value };
+    let b = &b"b"[..];
+    let all = [
+        change(Table::State, b, Some(&b"1"[..])),
+        change(Table::Meta, b"", Some(b"")),
+        change(Table::State, b, None),
+        change(Table::State, b"a", Some(b"2")),
+    ];
+    assert!(batch.changes().eq(all));
+    assert_eq!(batch.sorted(), [all[1], all[3], all[0], all[2]]);
+    assert_eq!(batch.bytes(), 5);
 }
 
 proptest! {
@@ -158,10 +188,10 @@ proptest! {
         batches in prop::collection::vec(prop::collection::vec(change(), 0..20), 0..10),
     ) {
         let model = MemoryKv::new();
-        batches.iter().for_each(|changes| model.apply(WriteBatch { changes: changes.clone() }));
+        batches.iter().for_each(|changes| model.apply(&batch(changes)));
         each_store(|name, kv| {
             for changes in &batches {
-                kv.write(WriteBatch { changes: changes.clone() }).expect(name);
+                kv.write(batch(changes)).expect(name);
             }
             for table in Table::ALL {
                 let want = model.scan(table, b"", b"", 1000).expect("memory");

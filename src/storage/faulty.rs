@@ -62,7 +62,7 @@ impl FaultyKv {
     pub fn crash(&self, kept: usize) -> MemoryKv {
         let disk = self.disk();
         let left = disk.durable.duplicate();
-        disk.unsynced.iter().take(kept).for_each(|batch| left.apply(batch.clone()));
+        disk.unsynced.iter().take(kept).for_each(|batch| left.apply(batch));
         left
     }
 
@@ -97,7 +97,7 @@ impl Kv for FaultyKv {
         if disk.broken {
             return Err(planned("write"));
         }
-        self.seen.apply(batch.clone());
+        self.seen.apply(&batch);
         disk.unsynced.push(batch);
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Kv for FaultyKv {
             return Err(planned("sync"));
         }
         for batch in std::mem::take(&mut disk.unsynced) {
-            disk.durable.apply(batch);
+            disk.durable.apply(&batch);
         }
         Ok(())
     }

@@ -39,17 +39,13 @@ impl MemoryKv {
     }
 
     /// Applies changes in order.
-    pub(crate) fn apply(&self, batch: WriteBatch) {
+    pub(crate) fn apply(&self, batch: &WriteBatch) {
         let mut tables = self.tables.write().expect("no holder of this lock panics");
-        for change in batch.changes {
-            match change {
-                Change::Put { table, key, value } => {
-                    tables[slot(table)].insert(key, value);
-                }
-                Change::Delete { table, key } => {
-                    tables[slot(table)].remove(&key);
-                }
-            }
+        for Change { table, key, value } in batch.changes() {
+            match value {
+                Some(value) => tables[slot(table)].insert(key.to_vec(), value.to_vec()),
+                None => tables[slot(table)].remove(key),
+            };
         }
     }
 
@@ -89,7 +85,7 @@ impl Kv for MemoryKv {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.apply(batch);
+        self.apply(&batch);
         Ok(())
     }
 

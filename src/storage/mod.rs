@@ -35,39 +35,80 @@ pub enum StorageError {
 }
 
 /// One change of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Sets a key.
-    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
-    /// Removes a key; removing an absent one is fine.
-    Delete { table: Table, key: Vec<u8> },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// Where.
+    pub table: Table,
+    /// Which key.
+    pub key: &'a [u8],
+    /// The new value; `None` removes the key, and removing an absent one is fine.
+    pub value: Option<&'a [u8]>,
 }
 
-impl Change {
-    /// Table and key.
-    pub fn place(&self) -> (Table, &[u8]) {
-        match self {
-            Self::Put { table, key, .. } | Self::Delete { table, key } => (*table, key),
-        }
-    }
-}
-
-/// Changes applied together, in order.
+/// Changes applied together, in order; a later one on the same key wins. All keys and values lie in
+/// one buffer: a block changes thousands of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {
-    /// The changes; a later one on the same key wins.
-    pub changes: Vec<Change>,
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+/// Where a change lies in the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    table: Table,
+    key: usize,
+    value: usize,
+    end: usize,
+    delete: bool,
 }
 
 impl WriteBatch {
+    /// An empty batch with room.
+    pub fn with_capacity(rows: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), rows: Vec::with_capacity(rows) }
+    }
+
     /// Sets a key.
-    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change::Put { table, key: key.into(), value: value.into() });
+    pub fn put(&mut self, table: Table, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.add(table, key.as_ref(), Some(value.as_ref()));
     }
 
     /// Removes a key.
-    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
-        self.changes.push(Change::Delete { table, key: key.into() });
+    pub fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) {
+        self.add(table, key.as_ref(), None);
+    }
+
+    /// The changes, in order.
+    pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        self.rows.iter().map(|row| self.change(row))
+    }
+
+    /// The changes by table and key; those on one key stay in order.
+    pub fn sorted(&self) -> Vec<Change<'_>> {
+        let mut changes: Vec<Change<'_>> = self.changes().collect();
+        changes.sort_by(|a, b| a.table.cmp(&b.table).then_with(|| a.key.cmp(b.key)));
+        changes
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn add(&mut self, table: Table, key: &[u8], new: Option<&[u8]>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        let value = self.bytes.len();
+        self.bytes.extend_from_slice(new.unwrap_or_default());
+        let (end, delete) = (self.bytes.len(), new.is_none());
+        self.rows.push(Row { table, key: start, value, end, delete });
+    }
+
+    fn change(&self, row: &Row) -> Change<'_> {
+        let value = &self.bytes[row.value..row.end];
+        let key = &self.bytes[row.key..row.value];
+        Change { table: row.table, key, value: (!row.delete).then_some(value) }
     }
 }
 
@@ -102,6 +143,11 @@ pub trait Kv: Send + Sync + fmt::Debug {
 
     /// Makes every batch written so far durable.
     fn sync(&self) -> Result<(), StorageError>;
+
+    /// Bytes of memory the store holds, by part, for metrics.
+    fn memory(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// Memory and threads a store may take. The defaults suit a small host: the whole node stays well

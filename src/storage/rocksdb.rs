@@ -157,17 +157,16 @@ impl Kv for RocksKv {
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
         // Ascending keys make each insert into a memtable begin next to the one before.
-        let mut batch = batch;
-        batch.changes.sort_by(|a, b| a.place().cmp(&b.place()));
-        let bytes = batch.changes.iter().map(|change| match change {
-            Change::Put { key, value, .. } => key.len() + value.len() + ROW_OVERHEAD_BYTES,
-            Change::Delete { key, .. } => key.len() + ROW_OVERHEAD_BYTES,
-        });
-        let mut changes = rocksdb::WriteBatch::with_capacity_bytes(bytes.sum());
-        for change in &batch.changes {
-            match change {
-                Change::Put { table, key, value } => changes.put_cf(self.table(*table), key, value),
-                Change::Delete { table, key } => changes.delete_cf(self.table(*table), key),
+        let sorted = batch.sorted();
+        let bytes = batch.bytes() + sorted.len() * ROW_OVERHEAD_BYTES;
+        let mut changes = rocksdb::WriteBatch::with_capacity_bytes(bytes);
+        for rows in sorted.chunk_by(|a, b| a.table == b.table) {
+            let table = self.table(rows[0].table);
+            for Change { key, value, .. } in rows {
+                match value {
+                    Some(value) => changes.put_cf(table, key, value),
+                    None => changes.delete_cf(table, key),
+                }
             }
         }
         self.db.write(changes).map_err(|e| self.failed("writing a batch", &e))
@@ -175,6 +174,20 @@ impl Kv for RocksKv {
 
     fn sync(&self) -> Result<(), StorageError> {
         self.db.flush_wal(true).map_err(|e| self.failed("syncing the write-ahead log", &e))
+    }
+
+    fn memory(&self) -> Vec<(&'static str, u64)> {
+        let of = |table: Table, property: &str| {
+            let value = self.db.property_int_value_cf(self.table(table), property);
+            value.ok().flatten().unwrap_or(0)
+        };
+        let all = |property: &str| Table::ALL.iter().map(|table| of(*table, property)).sum();
+        vec![
+            ("store_memtables", all("rocksdb.cur-size-all-mem-tables")),
+            ("store_table_readers", all("rocksdb.estimate-table-readers-mem")),
+            // One cache for all tables.
+            ("store_block_cache", of(Table::Meta, "rocksdb.block-cache-usage")),
+        ]
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Metrics {
     signer_failures: Family<Label, Counter>,
     refused: Family<Label, Counter>,
     queues: Family<Label, Gauge>,
+    held_entries: Family<Label, Gauge>,
+    held_bytes: Family<Label, Gauge>,
     fsync: Histograms,
     process_cpu_seconds: Counter<f64, AtomicU64>,
     process_resident_bytes: Gauge,
@@ -162,6 +164,8 @@ impl Metrics {
             signer_failures: Family::default(),
             refused: Family::default(),
             queues: Family::default(),
+            held_entries: Family::default(),
+            held_bytes: Family::default(),
             fsync: Family::new_with_constructor(seconds as fn() -> Histogram),
             process_cpu_seconds: Counter::default(),
             process_resident_bytes: Gauge::default(),
@@ -188,6 +192,16 @@ impl Metrics {
     /// The gauge for the depth of a queue; stations keep it.
     pub fn queue(&self, queue: &'static str) -> Gauge {
         self.queues.get_or_create_owned(&[("queue", queue)])
+    }
+
+    /// The gauge for the entries of a table in memory; each has a limit (`docs/operating.md`).
+    pub fn held_entries(&self, table: &'static str) -> Gauge {
+        self.held_entries.get_or_create_owned(&[("table", table)])
+    }
+
+    /// The gauge for the bytes of a part that keeps much in memory.
+    pub fn held_bytes(&self, part: &'static str) -> Gauge {
+        self.held_bytes.get_or_create_owned(&[("part", part)])
     }
 
     /// The histogram for syncs of a file; stations keep it. Observe seconds, or use `observe`.
@@ -360,6 +374,8 @@ impl Metrics {
             "Memory of this process",
             self.process_resident_bytes.clone(),
         );
+        r.register("held_entries", "Entries in memory, by table", self.held_entries.clone());
+        r.register("held_bytes", "Bytes in memory, by part", self.held_bytes.clone());
         r.register("process_open_files", "Open files", self.process_open_files.clone());
         r.register("process_threads", "Threads", self.process_threads.clone());
     }

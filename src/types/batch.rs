@@ -35,6 +35,8 @@ const TAG: &[u8] = b"obelisk.batch.1";
 pub struct Batch {
     author: ReplicaId,
     certificates: Vec<Bytes>,
+    /// SHA-256 of each certificate, in the same order.
+    certificate_ids: Vec<CertificateId>,
     transactions: Vec<Transaction>,
     transaction_root: Digest,
     id: BatchId,
@@ -64,17 +66,16 @@ impl Batch {
     ) -> Self {
         let leaves: Vec<Digest> = transactions.iter().map(Transaction::leaf).collect();
         let transaction_root = merkle::root(&leaves);
+        let certificate_ids: Vec<CertificateId> =
+            certificates.iter().map(|der| CertificateId(Digest::of(&[der]))).collect();
         let mut w = Writer::with_capacity(128 + 32 * certificates.len());
         w.raw(TAG);
         author.encode(&mut w);
-        w.count(certificates.len());
-        for certificate in &certificates {
-            Digest::of(&[certificate]).encode(&mut w);
-        }
+        w.list(&certificate_ids);
         w.count(transactions.len());
         transaction_root.encode(&mut w);
         let id = BatchId(Digest::of(&[&w.finish()]));
-        Self { author, certificates, transactions, transaction_root, id }
+        Self { author, certificates, certificate_ids, transactions, transaction_root, id }
     }
 
     /// Identity of the body.
@@ -92,9 +93,15 @@ impl Batch {
         &self.certificates
     }
 
+    /// Their ids, in the same order.
+    pub fn certificate_ids(&self) -> &[CertificateId] {
+        &self.certificate_ids
+    }
+
     /// The certificate a creator field names, when the batch carries it.
     pub fn certificate(&self, id: &CertificateId) -> Option<&Bytes> {
-        self.certificates.iter().find(|der| Digest::of(&[der]) == id.0)
+        let at = self.certificate_ids.iter().position(|known| known == id)?;
+        self.certificates.get(at)
     }
 
     /// The transactions, in order.
@@ -129,6 +136,10 @@ impl Encode for Batch {
             w.bytes(certificate);
         }
         w.list(&self.transactions);
+    }
+
+    fn size_hint(&self) -> usize {
+        self.encoded_len()
     }
 }
 

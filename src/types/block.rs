@@ -230,6 +230,12 @@ impl Encode for Block {
             batch.encode(w);
         }
     }
+
+    fn size_hint(&self) -> usize {
+        let bodies: usize = self.batches.iter().map(|batch| batch.encoded_len()).sum();
+        let header = 256 + 32 * self.header.batches.len();
+        bodies + header + 128 * (1 + self.certificate.signatures.len())
+    }
 }
 
 impl Decode for Block {

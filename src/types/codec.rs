@@ -34,9 +34,14 @@ pub trait Encode {
     /// Appends the value.
     fn encode(&self, w: &mut Writer);
 
+    /// About how many bytes the value has; a wrong guess costs time only.
+    fn size_hint(&self) -> usize {
+        128
+    }
+
     /// The value's bytes.
     fn to_bytes(&self) -> Bytes {
-        let mut w = Writer::default();
+        let mut w = Writer::with_capacity(self.size_hint());
         self.encode(&mut w);
         w.finish()
     }
@@ -136,6 +141,16 @@ impl Writer {
     /// True before the first write.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What was written.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Forgets what was written and keeps the room.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// The buffer.

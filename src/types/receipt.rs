@@ -137,7 +137,13 @@ impl BlockResult {
         receipts: Vec<Receipt>,
         state_root: Digest,
     ) -> Self {
-        let digests: Vec<Digest> = receipts.iter().map(Receipt::digest).collect();
+        let mut w = Writer::default();
+        let digest = |receipt: &Receipt| {
+            w.clear();
+            receipt.encode(&mut w);
+            Digest::of(&[w.as_slice()])
+        };
+        let digests: Vec<Digest> = receipts.iter().map(digest).collect();
         Self { height, hash, receipts, receipts_root: merkle::root(&digests), state_root }
     }
 
@@ -202,6 +208,12 @@ impl Encode for Receipt {
         self.write_set.encode(w);
         w.u64(self.fuel);
     }
+
+    fn size_hint(&self) -> usize {
+        let event = |event: &Event| 6 + event.name.len() + event.payload.len();
+        let events: usize = self.events.iter().map(event).sum();
+        83 + self.error.len() + self.value.len() + events
+    }
 }
 
 impl Decode for Receipt {
@@ -229,6 +241,10 @@ impl Encode for BlockResult {
         w.list(&self.receipts);
         self.receipts_root.encode(w);
         self.state_root.encode(w);
+    }
+
+    fn size_hint(&self) -> usize {
+        108 + self.receipts.iter().map(Encode::size_hint).sum::<usize>()
     }
 }
 

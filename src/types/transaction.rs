@@ -68,6 +68,11 @@ impl Encode for Payload {
         }
         w.u8(0);
     }
+
+    fn size_hint(&self) -> usize {
+        let args: usize = self.args.iter().map(|arg| 4 + arg.len()).sum();
+        TAG.len() + 110 + self.chaincode.len() + self.function.len() + args
+    }
 }
 
 impl Decode for Payload {
@@ -158,6 +163,10 @@ impl Encode for Transaction {
     fn encode(&self, w: &mut Writer) {
         w.bytes(&self.bytes);
         self.signature.encode(w);
+    }
+
+    fn size_hint(&self) -> usize {
+        self.encoded_len()
     }
 }
 

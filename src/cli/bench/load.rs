@@ -24,12 +24,16 @@ use tokio::sync::Semaphore;
 
 use crate::cli::Context;
 use crate::cli::bench::fresh::Fresh;
+use crate::cli::bench::load_report::Findings;
+use crate::cli::bench::machine::Machine;
 use crate::cli::bench::measure;
+use crate::cli::bench::report::Destination;
 use crate::cli::bench::report::Report;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::link;
 use crate::cli::network;
+use crate::cli::output::Output;
 use crate::cli::profile::Profile;
 use crate::client::connection::Client;
 use crate::client::error::ClientError;
@@ -85,6 +89,11 @@ pub struct Arguments {
     /// Processes of the validators, for their CPU time (a fresh network's are known)
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
+    /// Note the validators' memory each so many seconds; 0 does not
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    memory_every: u64,
+    #[command(flatten)]
+    to: Destination,
 }
 
 /// What all streams share.
@@ -137,8 +146,13 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     if fresh && report.is_ok() {
         let _ = std::fs::remove_dir_all(&folder);
     }
-    report?.print(context);
-    Ok(())
+    let found = report?;
+    let mut machine = Machine::this(None);
+    machine.sync_ms = (found.sync_ms > 0.0).then_some(found.sync_ms);
+    if !context.output.is_json() {
+        found.print(context);
+    }
+    Report::new("load", machine, found.rows()).deliver_json(&arguments.to, context)
 }
 
 fn fresh_folder(arguments: &Arguments) -> Result<PathBuf, Failure> {
@@ -153,41 +167,70 @@ fn fresh_folder(arguments: &Arguments) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The network under load, and who loads it.
+struct Target {
+    clients: Vec<Client>,
+    identity: ClientIdentity,
+    network: Network,
+    crypto: Arc<Crypto>,
+    validators: usize,
+    algorithm: Algorithm,
+}
+
+impl Target {
+    /// Connects to every node of the profile, deploys the contract and opens the accounts.
+    async fn prepared(
+        arguments: &Arguments,
+        profile: &Profile,
+        context: &Context,
+    ) -> Result<Self, Failure> {
+        let crypto = Crypto::new(&Routing::default())
+            .map_err(|error| Failure::of(Exit::Internal, &error, "report it"))?;
+        let crypto = Arc::new(crypto);
+        let genesis = Arc::new(read_genesis(profile)?);
+        let validators = genesis.replicas.len();
+        let network =
+            Network::new(genesis, crypto.clone()).map_err(|e| link::client_failure(&e))?;
+        let msp = load_msp(&profile.identity)?;
+        let admin = load_msp(profile.admin.as_ref().unwrap_or(&profile.identity))?;
+        let identity = |msp: &Msp| {
+            ClientIdentity::from_pair(&msp.enrolment, &crypto)
+                .map_err(|e| Failure::of(Exit::Usage, &e, "issue the identity again"))
+        };
+        let (client, admin) = (identity(&msp)?, identity(&admin)?);
+        let mut clients = Vec::new();
+        for address in &profile.grpc {
+            clients.push(ready(address, &network, &msp).await?);
+        }
+        context.output.note("the network is ready; preparing accounts");
+        prepare(&clients[0], &admin, &client, arguments.accounts).await?;
+        let algorithm = client_identity_algorithm(&msp)?;
+        Ok(Self { clients, identity: client, network, crypto, validators, algorithm })
+    }
+}
+
 async fn measured(
     arguments: &Arguments,
     profile: &Profile,
     pids: &[u32],
     folder: &Path,
     context: &Context,
-) -> Result<Report, Failure> {
-    let broken = |error: &dyn std::error::Error| Failure::of(Exit::Internal, error, "report it");
-    let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(|e| broken(&e))?);
-    let genesis = read_genesis(profile)?;
-    let validators = genesis.replicas.len();
-    let genesis = Arc::new(genesis);
-    let network = Network::new(genesis, crypto.clone()).map_err(|e| link::client_failure(&e))?;
-    let msp = load_msp(&profile.identity)?;
-    let admin = load_msp(profile.admin.as_ref().unwrap_or(&profile.identity))?;
-    let identity = |msp: &Msp| {
-        ClientIdentity::from_pair(&msp.enrolment, &crypto)
-            .map_err(|e| Failure::of(Exit::Usage, &e, "issue the identity again"))
-    };
-    let (client_identity, admin_identity) = (identity(&msp)?, identity(&admin)?);
-    let mut clients = Vec::new();
-    for address in &profile.grpc {
-        clients.push(ready(address, &network, &msp).await?);
-    }
-    context.output.note("the network is ready; preparing accounts");
-    prepare(&clients[0], &admin_identity, &client_identity, arguments.accounts).await?;
-    let algorithm = client_identity_algorithm(&msp)?;
+) -> Result<Findings, Failure> {
+    let target = Target::prepared(arguments, profile, context).await?;
+    let Target { clients, identity, network, crypto, validators, algorithm } = target;
     let verification_us = measure::verification_us(&crypto, algorithm);
     let sync_ms = measure::sync_ms(folder);
     let shared = Arc::new(Shared::new(arguments, network, clients.len()));
     let mut tasks = Vec::new();
     for (number, client) in clients.iter().enumerate() {
-        let stream = Stream::open(number, client, client_identity.clone(), &shared).await?;
+        let stream = Stream::open(number, client, identity.clone(), &shared).await?;
         tasks.extend(stream);
     }
+    let memory: MemoryOverTime = Arc::default();
+    let watching = {
+        let (memory, pids, output) = (memory.clone(), pids.to_vec(), context.output);
+        tokio::spawn(watch_memory(arguments.memory_every, pids, output, memory))
+    };
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
     let counters = Counters::read(&clients, pids, folder).await?;
     shared.counting.store(true, Ordering::Relaxed);
@@ -200,7 +243,9 @@ async fn measured(
     for task in tasks {
         task.abort();
     }
-    let mut report = Report {
+    watching.abort();
+    let memory = memory.lock().expect("no holder of this lock panics").clone();
+    let mut report = Findings {
         algorithm: algorithm.name().to_owned(),
         payload_bytes: arguments.payload,
         mode: arguments.mode(),
@@ -208,11 +253,29 @@ async fn measured(
         seconds,
         verification_us,
         sync_ms,
-        ..Report::default()
+        memory,
+        ..Findings::default()
     };
     shared.fill(&mut report);
     after.fill(&counters, &mut report);
     Ok(report)
+}
+
+/// Seconds since the streams opened, and the largest validator's memory then, bytes.
+type MemoryOverTime = Arc<Mutex<Vec<(f64, u64)>>>;
+
+/// Notes the memory of the validators again and again, until it is aborted.
+async fn watch_memory(every: u64, pids: Vec<u32>, output: Output, memory: MemoryOverTime) {
+    if every == 0 || pids.is_empty() {
+        return;
+    }
+    let start = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_secs(every)).await;
+        let (seconds, bytes) = (start.elapsed().as_secs_f64(), measure::usage(&pids).resident_max);
+        output.note(&format!("after {seconds:.0} s: largest validator {} MB", bytes / 1_000_000));
+        memory.lock().expect("no holder of this lock panics").push((seconds, bytes));
+    }
 }
 
 fn load_msp(folder: &Path) -> Result<Msp, Failure> {
@@ -472,7 +535,7 @@ impl Shared {
         }
     }
 
-    fn fill(&self, report: &mut Report) {
+    fn fill(&self, report: &mut Findings) {
         report.committed = self.committed.load(Ordering::Relaxed);
         report.failed = self.failed.load(Ordering::Relaxed);
         report.refused = self.refused.load(Ordering::Relaxed);
@@ -505,7 +568,7 @@ impl Counters {
         Ok(Self { validators, generator, written, height, sent })
     }
 
-    fn fill(&self, before: &Self, report: &mut Report) {
+    fn fill(&self, before: &Self, report: &mut Findings) {
         let each = |value: f64| value / (report.committed.max(1)) as f64;
         let spent = |now: &measure::Usage, then: &measure::Usage| {
             each(now.cpu.saturating_sub(then.cpu).as_secs_f64() * 1e6)

@@ -1,5 +1,6 @@
-//! What is read from outside the processes: CPU time, memory, bytes written; and the two yardsticks
-//! of a run, one signature verification and one sync of the disk.
+//! How things are measured: repeated runs of an operation in this process; CPU time, memory and
+//! written bytes of others; and the two yardsticks of a run, one signature verification and one
+//! sync of the disk.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
+use clap::Args;
 use nix::sys::stat::major;
 use nix::sys::stat::minor;
 use nix::time::ClockId;
@@ -19,6 +21,79 @@ use crate::crypto::Check;
 use crate::crypto::known_answers::Example;
 use crate::crypto::routing::Crypto;
 use crate::types::signature::Algorithm;
+
+/// How long a bench takes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Effort {
+    /// Runs of each row; the report gives their median, least and greatest
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Milliseconds of one run of a small operation
+    #[arg(long, value_name = "MS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    run_ms: u64,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// Wall time of one operation, microseconds.
+    pub wall_us: f64,
+    /// CPU time of one operation, all threads of this process, microseconds.
+    pub cpu_us: f64,
+    /// Operations.
+    pub count: u64,
+}
+
+/// Wall and CPU time from a moment on.
+pub struct Watch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Watch {
+    /// From now on.
+    pub fn start() -> Self {
+        Self { wall: Instant::now(), cpu: process_cpu() }
+    }
+
+    /// What each of `count` operations took since then.
+    pub fn per(&self, count: u64) -> Sample {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / count.max(1) as f64;
+        let wall_us = each(self.wall.elapsed());
+        Sample { wall_us, cpu_us: each(process_cpu().saturating_sub(self.cpu)), count }
+    }
+}
+
+impl Effort {
+    /// Runs `operation`, which does `items` of what is counted, for one warm-up and all runs.
+    pub fn sample(&self, items: usize, mut operation: impl FnMut()) -> Vec<Sample> {
+        let window = Duration::from_millis(self.run_ms);
+        operation();
+        let warm = Instant::now();
+        operation();
+        // The clock is read once for many short operations.
+        let between = CLOCK_EVERY.as_nanos() / warm.elapsed().as_nanos().max(1);
+        let between = between.clamp(1, BETWEEN_CLOCKS_MAX);
+        let run = |_| {
+            let (watch, mut rounds) = (Watch::start(), 0);
+            while rounds == 0 || watch.wall.elapsed() < window {
+                for _ in 0..between {
+                    operation();
+                    rounds += 1;
+                }
+            }
+            watch.per(rounds * items as u64)
+        };
+        (0..self.runs).map(run).collect()
+    }
+
+    /// Number of runs.
+    pub fn runs(&self) -> u32 {
+        self.runs
+    }
+}
 
 /// Use of the machine by a set of processes since they started; memory is the largest of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,10 +149,18 @@ pub fn device_written(folder: &Path) -> Option<u64> {
 /// Median time of appending 4 KiB to a new file and syncing it, milliseconds; 0 where the folder
 /// cannot be written.
 pub fn sync_ms(folder: &Path) -> f64 {
-    let path = folder.join("sync-probe");
-    let Ok(file) = File::create(&path) else { return 0.0 };
+    let mut times = syncs(folder, SYNCS);
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Times of appending 4 KiB to a new file and syncing it, milliseconds; none where the folder
+/// cannot be written.
+pub fn syncs(folder: &Path, count: u64) -> Vec<f64> {
+    let path = folder.join(format!("obelisk-sync-probe-{}", std::process::id()));
+    let Ok(file) = File::create_new(&path) else { return Vec::new() };
     let block = [7; 4096];
-    let mut times: Vec<f64> = (0..SYNCS)
+    let times = (0..count)
         .filter_map(|at| {
             let start = Instant::now();
             file.write_all_at(&block, at * block.len() as u64).ok()?;
@@ -86,8 +169,11 @@ pub fn sync_ms(folder: &Path) -> f64 {
         })
         .collect();
     let _ = std::fs::remove_file(&path);
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(0.0)
+    times
+}
+
+fn process_cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 fn thread_cpu() -> Duration {
@@ -112,3 +198,5 @@ fn field(pid: u32, file: &str, name: &str) -> Option<u64> {
 const VERIFY_ROUNDS: u32 = 7;
 const VERIFY_CALLS: u32 = 500;
 const SYNCS: u64 = 100;
+const CLOCK_EVERY: Duration = Duration::from_micros(200);
+const BETWEEN_CLOCKS_MAX: u128 = 4096;

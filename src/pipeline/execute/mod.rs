@@ -17,6 +17,7 @@ pub mod overlay;
 pub mod station;
 pub mod transaction;
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
 use crate::ledger::read_write_set::WriteSet;
 use crate::membership::directory::Directory;
+use crate::membership::error::MembershipError;
 use crate::membership::identity::Identity;
 use crate::membership::identity::Purpose;
 use crate::membership::identity::Role;
@@ -65,6 +67,15 @@ pub struct Executor {
     /// Keys of the membership contract's state: one per revoked certificate. A copy of the state,
     /// so that a transaction costs no read for it.
     revoked: HashSet<Bytes>,
+    /// Creators of the block at hand; as many as it carries certificates, at most.
+    creators: HashMap<CertificateId, Creator>,
+}
+
+/// A creator of transactions.
+#[derive(Clone)]
+struct Creator {
+    identity: Arc<Identity>,
+    caller: Arc<Caller>,
 }
 
 impl Executor {
@@ -85,6 +96,7 @@ impl Executor {
             recent: HashSet::new(),
             recent_per_block: VecDeque::new(),
             revoked: HashSet::new(),
+            creators: HashMap::new(),
         };
         executor.load_revoked()?;
         Ok(executor)
@@ -96,6 +108,7 @@ impl Executor {
         self.settle();
         self.recent_per_block.push_back((height, Vec::new()));
         self.block_output_bytes = 0;
+        self.creators.clear();
         let count = block.header.transactions as usize;
         let mut receipts = Vec::with_capacity(count);
         let mut writes = Vec::with_capacity(count);
@@ -108,6 +121,11 @@ impl Executor {
             }
         }
         Ok(ExecutedBlock { block, receipts, writes })
+    }
+
+    /// Values kept: above the ledger, and in the cache.
+    pub fn held(&self) -> (usize, usize) {
+        self.overlay.held()
     }
 
     /// Every certificate that is revoked, with its organisation.
@@ -190,35 +208,45 @@ impl Executor {
     }
 
     fn check_creator(
-        &self,
+        &mut self,
         header: &BlockHeader,
         tx: &Transaction,
         der: Option<&Bytes>,
-    ) -> Result<Caller, Fault> {
+    ) -> Result<Arc<Caller>, Fault> {
         let creator = tx.payload().creator;
         let unauthorised = |text: String| Fault::new(Status::Unauthorised, text);
         // Asked before `known`: what this node remembers must not decide what a block means.
         let Some(der) = der else {
             return Err(unauthorised("the block lacks the creator's certificate".into()));
         };
-        let identity = match self.directory.known(&creator) {
-            Some(identity) => identity,
-            None => {
-                self.directory.identify(der).map_err(|error| unauthorised(error.to_string()))?
-            }
-        };
+        let Creator { identity, caller } =
+            self.creator(&creator, der).map_err(|error| unauthorised(error.to_string()))?;
         if !identity.valid_at(header.time_ms) {
             return Err(unauthorised("the certificate is not valid at block time".into()));
         }
-        let revoked = membership::key(&identity.organisation, &creator);
-        if self.revoked.contains(revoked.as_slice()) {
+        let key = || membership::key(&identity.organisation, &creator);
+        if !self.revoked.is_empty() && self.revoked.contains(key().as_slice()) {
             return Err(unauthorised("the certificate is revoked".into()));
         }
         if !may_submit(&identity) {
             let (role, kind) = (identity.role.name(), identity.purpose.described());
             return Err(unauthorised(format!("role {role} with {kind} may not submit")));
         }
-        Ok(caller(&identity))
+        Ok(caller)
+    }
+
+    fn creator(&mut self, id: &CertificateId, der: &Bytes) -> Result<Creator, MembershipError> {
+        if let Some(creator) = self.creators.get(id) {
+            return Ok(creator.clone());
+        }
+        let identity = match self.directory.known(id) {
+            Some(identity) => identity,
+            None => self.directory.identify(der)?,
+        };
+        let caller = Arc::new(caller(&identity));
+        let creator = Creator { identity, caller };
+        self.creators.insert(*id, creator.clone());
+        Ok(creator)
     }
 
     fn settle(&mut self) {

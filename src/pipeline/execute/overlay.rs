@@ -70,6 +70,11 @@ impl Overlay {
         }
     }
 
+    /// Values kept: above the ledger, and in the cache.
+    pub fn held(&self) -> (usize, usize) {
+        (self.newest.len(), self.cache.borrow().len())
+    }
+
     /// The value of a key.
     pub fn value(&self, ledger: &Ledger, at: &StateKey) -> Result<Option<Bytes>, LedgerError> {
         if let Some(value) = self.cache.borrow_mut().get(at) {

@@ -4,17 +4,18 @@
 //! Whatever comes first at a height is executed; the other source's copy is dropped. Both carry the
 //! same content, since both are final.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
-use prometheus_client::metrics::histogram::Histogram;
 
 use crate::ledger::LedgerError;
 use crate::pipeline::commit::Finished;
 use crate::pipeline::execute::Executor;
 use crate::pipeline::order::Ordered;
 use crate::telemetry::metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::types::block::Block;
 use crate::types::block::BlockHeader;
 use crate::types::block::Tip;
@@ -38,8 +39,8 @@ pub struct ExecuteStation {
     pub tip: Tip,
     /// Next station.
     pub finished: Sender<Finished>,
-    /// Time of one block.
-    pub execute_seconds: Histogram,
+    /// Time of each block, and what is kept of the state.
+    pub metrics: Arc<Metrics>,
 }
 
 impl ExecuteStation {
@@ -82,7 +83,10 @@ impl ExecuteStation {
         self.tip = block.header.tip();
         let began = Instant::now();
         let executed = Box::new(self.executor.execute(block)?);
-        metrics::observe(&self.execute_seconds, began.elapsed());
+        metrics::observe(&self.metrics.execute_seconds, began.elapsed());
+        let (above, cached) = self.executor.held();
+        metrics::show(&self.metrics.held_entries("state_above_the_disk"), above as u64);
+        metrics::show(&self.metrics.held_entries("state_cache"), cached as u64);
         Ok(Some(Finished::Block { executed, caught_up }))
     }
 }

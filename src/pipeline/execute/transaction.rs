@@ -17,7 +17,6 @@ use crate::ledger::read_write_set::ReadSet;
 use crate::ledger::read_write_set::StateKey;
 use crate::ledger::read_write_set::WriteSet;
 use crate::pipeline::execute::overlay::Overlay;
-use crate::types::digest::Digest;
 use crate::types::limits;
 use crate::types::receipt::Event;
 use crate::types::receipt::Status;
@@ -114,8 +113,7 @@ impl<'a> Transaction<'a> {
         }
         let value = self.overlay.value(self.ledger, &at);
         let value = value.map_err(|error| self.fail(error))?;
-        let seen = value.as_ref().map(|value| Digest::of(&[value]));
-        self.reads.keys.insert(at, seen);
+        self.reads.keys.insert(at, value.clone());
         Ok(value)
     }
 

@@ -154,6 +154,11 @@ impl Bodies {
         (table.pending.len(), table.pending_bytes)
     }
 
+    /// Bytes of the delivered bodies that are kept.
+    pub fn delivered_bytes(&self) -> usize {
+        self.lock().delivered_bytes
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().expect("no holder of this lock panics")
     }
