@@ -108,7 +108,8 @@ pub fn block(chain: ChainId, tip: &Tip, certificate: &Bytes, txs: &[Transaction]
     let slot =
         Slot { epoch: Epoch(0), view: View(0), sequence: header.sequence, phase: Phase::Commit };
     let vote = Vote { slot, digest: header.hash().0 };
-    let signatures = (0..3).map(|replica| (ReplicaId(replica), Signature([2; 64]))).collect();
+    let signatures =
+        (0..3).map(|replica| (ReplicaId(replica), Signature([2; 64]).into())).collect();
     Block { header, certificate: QuorumCertificate { vote, signatures }, batches }
 }
 

@@ -31,6 +31,7 @@ use crate::membership::authority::TlsSubject;
 use crate::membership::register;
 use crate::membership::register::Register;
 use crate::network::connection;
+use crate::network::sessions::Sessions;
 use crate::network::tls;
 use crate::network::tls::Callers;
 use crate::network::tls::Check;
@@ -61,7 +62,8 @@ pub fn run(config: &CaConfig, ready: impl FnOnce(&str, SocketAddr)) -> Result<()
     let roots = Roots::new([&authority.root().der]).map_err(refused)?;
     // Nobody needs a certificate here; one that is shown must be the organisation's, no more.
     let check: Check = Arc::new(|_| Ok(()));
-    let tls = tls::server_config(credentials.clone(), &roots, Callers::Any, check, &["http/1.1"]);
+    let own = credentials.clone();
+    let tls = tls::server_config(own, &roots, Callers::Any, check.clone(), &["http/1.1"]);
     let tls = tls.map_err(refused)?;
     let service = MembershipService::new(authority.clone(), register, crypto.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +81,8 @@ pub fn run(config: &CaConfig, ready: impl FnOnce(&str, SocketAddr)) -> Result<()
         let address = listener.local_addr().map_err(refused)?;
         let (stop, stopped) = watch::channel(false);
         let metrics = Arc::new(Metrics::new());
-        let connections = connection::accept(listener, tls, metrics, stopped.clone());
+        let sessions = Sessions::new(check, metrics.clone());
+        let connections = connection::accept(listener, tls, sessions, metrics, stopped.clone());
         let serving = tokio::spawn(server::serve_router(service.router(), connections, stopped));
         tokio::spawn(renew(credentials, authority.clone(), crypto));
         ready(&authority.root().organisation, address);
