@@ -53,7 +53,7 @@ fn source(scope: &Scope) -> Answer {
         "hpet" | "acpi_pm" | "jiffies" | "refined-jiffies" | "pit" => Ok(Finding::warning(
             format!("{source}: every look at the clock asks a device"),
             format!(
-                "grep . /{}, then write tsc or kvm-clock to {path}",
+                "grep . /{}, then write tsc or kvm-clock to /{path}",
                 path.replace("current", "available")
             ),
         )),
