@@ -4,10 +4,14 @@
 RELEASE=bookworm
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/obelisk"
 
-# The mirror this machine uses, where it is a Debian; else the public one.
+# The mirror this machine uses; it must be a Debian.
 mirror() {
     found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | head -n 1)
-    printf '%s' "${found:-http://deb.debian.org/debian}"
+    if [ -z "$found" ]; then
+        echo "apt knows no Debian mirror here; run 'apt-get update' on a Debian" >&2
+        return 1
+    fi
+    printf '%s' "$found"
 }
 
 # foreign_apt ARCH COMMAND...: an apt tool with the state of ARCH.
