@@ -221,7 +221,11 @@ fn a_block_that_would_grow_too_large_fails_its_last_transactions() {
     assert!(refused.error.contains("no room for its output"), "{}", refused.error);
     assert_eq!(refused.write_set, Digest::ZERO, "it wrote nothing");
     let again = call(&mut chain, &largest);
-    assert_eq!(chain.run(&[client.clone()], vec![again])[0].status, Status::Ok, "a new block");
+    assert_eq!(
+        chain.run(std::slice::from_ref(&client), vec![again])[0].status,
+        Status::Ok,
+        "a new block"
+    );
 }
 
 const NOW_MS: u64 = 1_780_000_000_000;

@@ -66,7 +66,8 @@ impl Asked {
                 return Err(Failure::malformed(text));
             }
         }
-        if !prefix.is_empty() && !(start.is_empty() && end.is_empty()) {
+        let is_bounded = !start.is_empty() || !end.is_empty();
+        if !prefix.is_empty() && is_bounded {
             let text = "prefix stands beside start or end";
             return Err(Failure::malformed(text).hint("give a prefix, or a start and an end"));
         }

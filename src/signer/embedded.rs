@@ -82,7 +82,7 @@ struct Inner {
 enum Signs {
     Direct,
     Strict,
-    Delegated(Delegated),
+    Delegated(Box<Delegated>),
 }
 
 /// What the thread that has sessions certified is called for.
@@ -128,13 +128,13 @@ impl EmbeddedSigner {
         let signs = match mode {
             Mode::Direct => Signs::Direct,
             Mode::Strict => Signs::Strict,
-            Mode::Delegated(plan) => Signs::Delegated(Delegated {
+            Mode::Delegated(plan) => Signs::Delegated(Box::new(Delegated {
                 sessions: Mutex::new(Sessions::open(plan, chain, key.as_ref())?),
                 certifying: Mutex::default(),
                 trouble: Mutex::default(),
                 call: Mutex::new(Call::None),
                 wake: Condvar::new(),
-            }),
+            })),
         };
         let inner = Arc::new(Inner { chain, guard: Mutex::new(guard), key, signs });
         if matches!(inner.signs, Signs::Delegated(_)) {

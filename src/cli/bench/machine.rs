@@ -182,7 +182,7 @@ fn providers() -> Vec<String> {
 
 fn routes() -> Vec<String> {
     let Ok(crypto) = Crypto::new(&Routing::default()) else { return Vec::new() };
-    let chosen = crypto.report().into_iter().filter(|route| route.chosen).map(|route| {
+    let chosen = crypto.report().iter().filter(|route| route.chosen).map(|route| {
         let operation = route.operation;
         format!("{} {}: {}", operation.name(), operation.algorithm(), route.provider)
     });
