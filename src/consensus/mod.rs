@@ -260,7 +260,7 @@ impl Default for Tuning {
             timeout_ms_max: 16_000,
             retransmit_ms: 500,
             null_request_ms: 5_000,
-            in_flight_max: 16,
+            in_flight_max: limits::PROPOSALS_IN_FLIGHT,
             proposal_spacing_ms: limits::PROPOSAL_SPACING_MS,
         }
     }

@@ -31,7 +31,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use wasmtime::Config;
-use wasmtime::Enabled;
 use wasmtime::Engine;
 use wasmtime::InstanceAllocationStrategy;
 use wasmtime::Linker;
@@ -53,9 +52,8 @@ use crate::types::limits;
 const NATIVE_STACK_BYTES: usize = 192 * 1024;
 /// Transactions and queries that may run WebAssembly at one time.
 const CONCURRENT_CALLS_MAX: usize = 6;
-/// Memory of an instance that stays mapped for the next, bytes; what the last call wrote is cleared
-/// by writing zeros. Which pages those are the kernel tells (`PAGEMAP_SCAN`, Linux 6.7); without it
-/// all of them are cleared.
+/// Memory of an instance that stays mapped for the next, bytes; cleared by writing zeros, which costs
+/// less than asking the kernel which pages were written (`PAGEMAP_SCAN`).
 const KEEP_RESIDENT_BYTES: usize = 256 * 1024;
 /// Fuel of one page that `memory.grow` asks for.
 const GROW_PAGE_FUEL: u8 = 200;
@@ -148,7 +146,6 @@ fn config(pooled: bool) -> Config {
             .table_elements(limits::WASM_TABLE_ELEMENTS_MAX)
             .max_memory_size(limits::WASM_MEMORY_BYTES_MAX)
             .max_unused_warm_slots(slots)
-            .pagemap_scan(Enabled::Auto)
             .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
             .table_keep_resident(KEEP_RESIDENT_BYTES);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
