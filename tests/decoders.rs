@@ -23,6 +23,7 @@ use obelisk::membership::pem;
 use obelisk::node::config::Config;
 use obelisk::pipeline::order::wal;
 use obelisk::signer::guard::format;
+use obelisk::signer::guard::hand_over;
 use obelisk::signer::wire;
 use obelisk::types::batch::Batch;
 use obelisk::types::block::Block;
@@ -69,6 +70,7 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "config", accepts: config },
     Decoder { name: "signer_request", accepts: exact::<wire::Request> },
     Decoder { name: "signer_reply", accepts: exact::<wire::Reply> },
+    Decoder { name: "signer_record", accepts: exact::<hand_over::Record> },
     #[cfg(feature = "grpc")]
     Decoder { name: "frame", accepts: frame },
     #[cfg(feature = "wasm")]

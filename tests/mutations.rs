@@ -11,6 +11,10 @@ use std::path::Path;
 use bytes::Bytes;
 use obelisk::signer::SignError;
 use obelisk::signer::SignRequest;
+use obelisk::signer::guard::format::Floor;
+use obelisk::signer::guard::hand_over::Record;
+use obelisk::signer::guard::standing::RecordCall;
+use obelisk::signer::guard::standing::Standing;
 use obelisk::signer::wire::Ask;
 use obelisk::signer::wire::Reply;
 use obelisk::signer::wire::Request;
@@ -129,6 +133,9 @@ fn signer_requests() -> Vec<Vec<u8>> {
         Ask::Forget { key, sequence },
         Ask::Transport { key, text },
         Ask::Status,
+        Ask::Record { key, call: RecordCall::Examine(vec![(slot.unwrap(), key)]) },
+        Ask::Record { key, call: RecordCall::Fence(Floor::default()) },
+        Ask::Record { key, call: RecordCall::Settle },
     ];
     asks.map(|ask| Request { deadline_ms: 500, ask }.to_bytes().to_vec()).to_vec()
 }
@@ -152,8 +159,24 @@ fn signer_replies() -> Vec<Vec<u8>> {
         Reply::Forgotten,
         Reply::Signature(Signature([4; 64])),
         Reply::Status(Bytes::from_static(b"{}")),
+        Reply::Standing(Standing::Incomplete),
     ];
     replies.map(|reply| reply.to_bytes().to_vec()).to_vec()
+}
+
+/// A record on its way to another signer.
+fn signer_record() -> Vec<u8> {
+    let (epoch, view) = (Epoch(0), View(2));
+    let slot = |n| Slot { epoch, view, sequence: SequenceNumber(n), phase: Phase::Commit };
+    let record = Record {
+        chain: ChainId(Digest([9; 32])),
+        key: Digest([7; 32]),
+        identity: [3; 16],
+        fencing_epoch: 1,
+        floor: Floor { sequence: SequenceNumber(4), epoch, view },
+        slots: (4..7).map(|n| (slot(n), Digest([1; 32]))).collect(),
+    };
+    record.to_bytes().to_vec()
 }
 
 fn samples(decoder: &str) -> Vec<Vec<u8>> {
@@ -176,6 +199,7 @@ fn samples(decoder: &str) -> Vec<Vec<u8>> {
         "receipt_proof" => chain("receipt-proof"),
         "signer_request" => signer_requests(),
         "signer_reply" => signer_replies(),
+        "signer_record" => vec![signer_record()],
         "checkpoint_proof" => chain("checkpoint"),
         "state_proof" => chain("state-"),
         "x509" => vectors("membership", |name| {
@@ -244,10 +268,17 @@ fn frames() -> Vec<Vec<u8>> {
         Message::BatchRequest(batch.id()),
         Message::Tip { height: Height(6) },
         Message::BlocksRequest { from: Height(2) },
+        Message::WitnessRequest,
     ];
+    let shown = chain("message-").into_iter().take(2).map(Bytes::from);
+    let shown = shown.map(|bytes| Envelope::from_bytes(&bytes).expect("a frozen message"));
+    let witness = Message::Witness(shown.collect());
     let encoded = blocks.iter().map(Block::to_bytes).collect();
-    let data =
-        [Message::Batch(batch.to_bytes()), Message::Blocks { from: Height(1), blocks: encoded }];
+    let data = [
+        Message::Batch(batch.to_bytes()),
+        Message::Blocks { from: Height(1), blocks: encoded },
+        witness,
+    ];
     let lots = [votes.chain(asks).collect::<Vec<_>>(), data.to_vec()];
     let mut frames: Vec<Vec<u8>> = lots
         .into_iter()

@@ -9,6 +9,8 @@ mod faults;
 mod modes;
 #[path = "signer/process.rs"]
 mod process;
+#[path = "signer/record.rs"]
+mod record;
 #[path = "signer/refusals.rs"]
 mod refusals;
 #[cfg(feature = "pkcs11")]

@@ -358,6 +358,7 @@ fn copy(row: &Plugin) -> Plugin {
         sequence_txs_max: row.sequence_txs_max,
         build: row.build,
         claims: row.claims,
+        slot: row.slot,
         offence: row.offence,
     }
 }

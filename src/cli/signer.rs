@@ -11,16 +11,21 @@ use crate::cli::Context;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Cell;
+use crate::node::config::Config;
 use crate::node::config::ConfigError;
 use crate::node::signer;
 use crate::node::signer::SignerStartError;
 use crate::node::signer::config::SignerConfig;
+use crate::signer::guard::hand_over;
+use crate::signer::guard::standing;
 use crate::signer::remote;
 use crate::signer::remote::Place;
 use crate::signer::socket;
 use crate::telemetry::log;
 use crate::telemetry::log::Format;
+use crate::types::ids::ChainId;
 use crate::types::limits;
+use crate::types::signature::PublicKey;
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -43,11 +48,44 @@ pub enum Command {
         #[arg(long)]
         metrics: bool,
     },
+    /// Hand a validator's record over: retire it here and write it to a file
+    Export {
+        #[command(flatten)]
+        of: OfValidator,
+        /// The file to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Take a record over that was exported elsewhere
+    Import {
+        #[command(flatten)]
+        of: OfValidator,
+        /// The exported file
+        file: PathBuf,
+    },
+    /// Say that no other signer uses the key: begin a lost record anew, or end a stop
+    Renew {
+        #[command(flatten)]
+        of: OfValidator,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct OfValidator {
+    /// The signer's configuration file, or that of a node that signs itself; neither may run
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The validator, as the file calls it
+    #[arg(long, value_name = "ORGANISATION/NAME")]
+    validator: String,
 }
 
 pub fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     match (arguments.command, arguments.config) {
         (Some(Command::Status { config, metrics }), _) => status(&config, metrics, context),
+        (Some(Command::Export { of, out }), _) => export(&of, &out, context),
+        (Some(Command::Import { of, file }), _) => import(&of, &file, context),
+        (Some(Command::Renew { of }), _) => renew(&of, context),
         (None, Some(config)) => start(&config, context),
         (None, None) => {
             Err(Failure::usage("no configuration is named", "obelisk signer --config FILE"))
@@ -77,6 +115,53 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
         };
         Failure::of(exit, &error, "correct the signer's configuration")
     })
+}
+
+fn guard_of(of: &OfValidator) -> Result<(PathBuf, ChainId, PublicKey), Failure> {
+    // A node's file is no signer's, and the other way round: unknown keys are refused.
+    let found = match Config::load(&of.config) {
+        Ok(config) => signer::own_guard_of(&config, &of.validator),
+        Err(_) => {
+            let config = SignerConfig::load(&of.config).map_err(|error| config_failure(&error))?;
+            signer::guard_of(&config, &of.validator)
+        }
+    };
+    found.map_err(|error| Failure::of(Exit::Usage, &error, "correct the signer's configuration"))
+}
+
+fn export(of: &OfValidator, out: &Path, context: &Context) -> Result<(), Failure> {
+    let (guard, chain, key) = guard_of(of)?;
+    let record = hand_over::export(&guard, chain, &key, out)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "docs/signer.md, moving a record"))?;
+    let text = format!(
+        "{}: {} slots are in {}; {} is retired and signs no more",
+        of.validator,
+        record.slots.len(),
+        out.display(),
+        guard.display()
+    );
+    context.output.line(&text, &[("file", Cell::text_of(out.display().to_string()))]);
+    Ok(())
+}
+
+fn import(of: &OfValidator, file: &Path, context: &Context) -> Result<(), Failure> {
+    let (guard, chain, key) = guard_of(of)?;
+    let made = hand_over::import(&guard, chain, &key, file)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "docs/signer.md, moving a record"))?;
+    let epoch = made.fencing_epoch();
+    let text =
+        format!("{}: {} holds its record, fencing epoch {epoch}", of.validator, guard.display());
+    context.output.line(&text, &[("guard", Cell::text_of(guard.display().to_string()))]);
+    Ok(())
+}
+
+fn renew(of: &OfValidator, context: &Context) -> Result<(), Failure> {
+    let (guard, chain, key) = guard_of(of)?;
+    standing::renew(&guard, chain, &key)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "docs/signer.md, losing a record"))?;
+    let text = format!("{}: it signs once its peers have shown what they saw", of.validator);
+    context.output.line(&text, &[("guard", Cell::text_of(guard.display().to_string()))]);
+    Ok(())
 }
 
 fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> {
@@ -110,6 +195,14 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         })
         .collect();
     context.output.table(&columns, &rows, "this signer holds no key");
+    for key in &keys {
+        let Some(guard) = key.get("guard").filter(|guard| guard.is_object()) else { continue };
+        let number = |name: &str| guard.get(name).and_then(|n| n.as_u64()).unwrap_or_default();
+        let (epoch, floor) = (number("fencing_epoch"), number("floor"));
+        let (name, state) = (text(key, "name"), text(guard, "state"));
+        let line = format!("record of {name}: {state}, fencing epoch {epoch}, floor {floor}");
+        context.output.note(&line);
+    }
     let tokens = status.get("tokens").and_then(|tokens| tokens.as_array());
     for token in tokens.into_iter().flatten() {
         let number = |key: &str| token.get(key).and_then(|n| n.as_u64()).unwrap_or_default();

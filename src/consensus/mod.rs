@@ -49,6 +49,7 @@ use crate::types::digest::Digest;
 use crate::types::genesis::ChainParameters;
 use crate::types::ids::BatchId;
 use crate::types::ids::ChainId;
+use crate::types::ids::Epoch;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
@@ -373,6 +374,9 @@ pub struct Plugin {
     /// malformed: the driver drops the message and counts it against the connection it came
     /// from.
     pub claims: fn(&ChainId, &Envelope) -> Result<Vec<Claim>, DecodeError>,
+    /// The slot that a message of that epoch fills: that of the draft it was signed as. None for
+    /// messages that fill none, and for malformed bytes.
+    pub slot: fn(Epoch, &Envelope) -> Option<Slot>,
     /// What messages prove against a replica, provided that every signature in them holds; none
     /// where they prove nothing. A function of its inputs alone, with no replica behind it.
     pub offence: fn(&Judge<'_>, ReplicaId, &[Envelope]) -> Option<&'static str>,

@@ -42,6 +42,7 @@ use crate::types::codec::Writer;
 use crate::types::digest::Digest;
 use crate::types::ids::BatchId;
 use crate::types::ids::ChainId;
+use crate::types::ids::Epoch;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
@@ -63,6 +64,7 @@ pub const ROW: Plugin = Plugin {
     sequence_txs_max: limits::SEQUENCE_TXS_MAX,
     build: |setup| Box::new(Noops::new(setup)),
     claims,
+    slot,
     // Detects no lie, so it knows no offence.
     offence: |_, _, _| None,
 };
@@ -367,6 +369,19 @@ fn claims(chain: &ChainId, envelope: &Envelope) -> Result<Vec<Claim>, DecodeErro
         bound,
         signature: envelope.signature.clone(),
     }])
+}
+
+fn slot(epoch: Epoch, envelope: &Envelope) -> Option<Slot> {
+    match decode(&envelope.body).ok()? {
+        Message::Proposal(proposal) => Some(Slot {
+            epoch,
+            view: View(0),
+            sequence: proposal.sequence,
+            phase: Phase::PrePrepare,
+        }),
+        Message::Commit(vote) => Some(vote.slot),
+        Message::Status(_) => None,
+    }
 }
 
 fn decode(body: &Bytes) -> Result<Message, DecodeError> {

@@ -122,15 +122,26 @@ impl From<Message> for Outgoing {
             Message::Blocks { from, blocks } => {
                 Body::Blocks(wire::Blocks { from: from.0, blocks: fitting(blocks) })
             }
+            Message::WitnessRequest => Body::WitnessRequest(wire::WitnessRequest {}),
+            Message::Witness(shown) => {
+                let envelopes = shown.iter().take(limits::WITNESS_ENVELOPES_MAX);
+                let envelopes = fitting(envelopes.map(Encode::to_bytes).collect());
+                Body::Witness(wire::Witness { envelopes })
+            }
         };
         let bytes = OVERHEAD_BYTES
             + match &body {
                 Body::Consensus(b) | Body::Batch(b) | Body::BatchRequest(b) => b.len(),
-                Body::Tip(_) | Body::BlocksRequest(_) => 0,
-                Body::Blocks(b) => b.blocks.iter().map(|b| b.len() + OVERHEAD_BYTES).sum(),
+                Body::Tip(_) | Body::BlocksRequest(_) | Body::WitnessRequest(_) => 0,
+                Body::Blocks(b) => listed(&b.blocks),
+                Body::Witness(b) => listed(&b.envelopes),
             };
         Self { message: wire::Message { body: Some(body) }, bytes, class }
     }
+}
+
+fn listed(items: &[Bytes]) -> usize {
+    items.iter().map(|item| item.len() + OVERHEAD_BYTES).sum()
 }
 
 /// The longest prefix of blocks that one frame holds: the asker asks again from where it ends.
@@ -210,12 +221,7 @@ pub fn accept_messages(frame: wire::Frame, class: Class) -> Result<Vec<Message>,
 
 fn accept(body: Body, frame_bytes: usize) -> Result<Message, FrameError> {
     Ok(match body {
-        Body::Consensus(bytes) => {
-            let bytes = detached(bytes, frame_bytes);
-            let envelope = Envelope::from_bytes(&bytes)
-                .map_err(|source| FrameError::Body { what: "consensus message", source })?;
-            Message::Consensus(envelope)
-        }
+        Body::Consensus(bytes) => Message::Consensus(envelope(bytes, frame_bytes)?),
         Body::Batch(bytes) => {
             within("batch", bytes.len(), limits::BATCH_BYTES_MAX)?;
             Message::Batch(detached(bytes, frame_bytes))
@@ -226,7 +232,20 @@ fn accept(body: Body, frame_bytes: usize) -> Result<Message, FrameError> {
         Body::Blocks(blocks) => {
             Message::Blocks { from: Height(blocks.from), blocks: blocks.blocks }
         }
+        Body::WitnessRequest(_) => Message::WitnessRequest,
+        Body::Witness(witness) => Message::Witness(
+            witness
+                .envelopes
+                .into_iter()
+                .map(|bytes| envelope(bytes, frame_bytes))
+                .collect::<Result<_, _>>()?,
+        ),
     })
+}
+
+fn envelope(bytes: Bytes, frame_bytes: usize) -> Result<Envelope, FrameError> {
+    Envelope::from_bytes(&detached(bytes, frame_bytes))
+        .map_err(|source| FrameError::Body { what: "consensus message", source })
 }
 
 /// A body that is a small part of its frame gets memory of its own: whoever keeps a vote for long
@@ -304,7 +323,7 @@ pub fn decode(bytes: Bytes) -> Result<wire::Frame, FrameError> {
             FIELD_HELLO => hellos += 1,
             FIELD_MESSAGES => {
                 messages += 1;
-                count_blocks(inner)?;
+                count_lists(inner)?;
             }
             _ => return Err(FrameError::Malformed("an unknown field")),
         }
@@ -315,22 +334,27 @@ pub fn decode(bytes: Bytes) -> Result<wire::Frame, FrameError> {
     wire::Frame::decode(bytes).map_err(|_| FrameError::Malformed("not the protobuf expected"))
 }
 
-fn count_blocks(message: &[u8]) -> Result<(), FrameError> {
+fn count_lists(message: &[u8]) -> Result<(), FrameError> {
     let mut walk = Walk(message);
-    let mut blocks = 0_usize;
     let mut bodies = 0_usize;
     while let Some((field, inner)) = walk.next_field()? {
         bodies += 1;
-        if field == FIELD_BLOCKS {
-            let mut walk = Walk(inner);
-            while walk.next_field()?.is_some() {
-                blocks += 1;
-            }
+        let items_max = match field {
+            // One field more than blocks: the height.
+            FIELD_BLOCKS => limits::CATCH_UP_BLOCKS_MAX + 1,
+            FIELD_WITNESS => limits::WITNESS_ENVELOPES_MAX,
+            _ => continue,
+        };
+        let (mut items, mut walk) = (0, Walk(inner));
+        while walk.next_field()?.is_some() {
+            items += 1;
+        }
+        if items > items_max {
+            return Err(FrameError::Malformed("too many blocks or votes"));
         }
     }
-    // One field more than blocks: the height.
-    if blocks > limits::CATCH_UP_BLOCKS_MAX + 1 || bodies > 1 {
-        return Err(FrameError::Malformed("too many blocks or bodies"));
+    if bodies > 1 {
+        return Err(FrameError::Malformed("several bodies"));
     }
     Ok(())
 }
@@ -379,6 +403,7 @@ impl<'a> Walk<'a> {
 const FIELD_HELLO: u64 = 1;
 const FIELD_MESSAGES: u64 = 2;
 const FIELD_BLOCKS: u64 = 6;
+const FIELD_WITNESS: u64 = 8;
 /// Keys and lengths around one body, bytes, generously.
 const OVERHEAD_BYTES: usize = 24;
 /// Bodies below this are copied out of the receive buffer whatever their share of it.

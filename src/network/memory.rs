@@ -294,7 +294,11 @@ fn size(message: &Message) -> u64 {
         Message::Consensus(envelope) => envelope.body.len() + envelope.signature.to_bytes().len(),
         Message::Batch(batch) => batch.len(),
         Message::Blocks { blocks, .. } => blocks.iter().map(bytes::Bytes::len).sum(),
-        Message::BatchRequest(_) | Message::Tip { .. } | Message::BlocksRequest { .. } => 0,
+        Message::Witness(shown) => shown.iter().map(|e| e.body.len()).sum(),
+        Message::BatchRequest(_)
+        | Message::Tip { .. }
+        | Message::BlocksRequest { .. }
+        | Message::WitnessRequest => 0,
     };
     bytes as u64
 }

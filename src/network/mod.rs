@@ -67,6 +67,11 @@ pub enum Message {
     BlocksRequest { from: Height },
     /// Encoded blocks, ascending without gaps; empty when the sender has none. Class `Data`.
     Blocks { from: Height, blocks: Vec<Bytes> },
+    /// A validator asks what the receiver saw of its key. Class `Vote`.
+    WitnessRequest,
+    /// The newest votes of the asker that the sender holds, at most `WITNESS_ENVELOPES_MAX`. Class
+    /// `Data`.
+    Witness(Vec<Envelope>),
 }
 
 /// Traffic classes: separate connections and queues.
@@ -82,11 +87,12 @@ impl Message {
     /// The class it travels in.
     pub fn class(&self) -> Class {
         match self {
-            Self::Batch(_) | Self::Blocks { .. } => Class::Data,
+            Self::Batch(_) | Self::Blocks { .. } | Self::Witness(_) => Class::Data,
             Self::Consensus(_)
             | Self::BatchRequest(_)
             | Self::Tip { .. }
-            | Self::BlocksRequest { .. } => Class::Vote,
+            | Self::BlocksRequest { .. }
+            | Self::WitnessRequest => Class::Vote,
         }
     }
 }

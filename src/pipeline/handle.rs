@@ -26,6 +26,7 @@ use crate::pipeline::execute;
 use crate::pipeline::mempool::Mempool;
 use crate::pipeline::order::bodies::Bodies;
 use crate::pipeline::order::evidence::EvidenceFolder;
+use crate::pipeline::order::fencing::Gate;
 use crate::pipeline::publish::Located;
 use crate::pipeline::publish::Publisher;
 use crate::pipeline::publish::Subscription;
@@ -63,6 +64,7 @@ pub(super) struct Shared {
     pub(super) publisher: Arc<Publisher>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) core: Arc<Mutex<CoreStatus>>,
+    pub(super) gate: Arc<Gate>,
     pub(super) evidence: Option<Arc<EvidenceFolder>>,
     pub(super) rounds: Arc<AtomicU64>,
     pub(super) metrics: Arc<Metrics>,
@@ -343,6 +345,7 @@ impl Handle {
             if !core.view_active {
                 not_ready.push(format!("a view change to view {} is under way", core.view));
             }
+            not_ready.extend(shared.gate.reason());
             not_ready.extend(shared.signer.as_ref().and_then(|signer| signer.trouble()));
         }
         let (pending_batches, pending_batch_bytes) = shared.bodies.depth();

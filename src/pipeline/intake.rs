@@ -19,6 +19,8 @@ use crate::network::Transport;
 use crate::pipeline::catch_up::CatchUpInput;
 use crate::pipeline::order::OrderInput;
 use crate::pipeline::order::bodies::Bodies;
+use crate::pipeline::order::fencing::Shown;
+use crate::pipeline::order::witness::Witnesses;
 use crate::pipeline::verification::BatchFault;
 use crate::pipeline::verification::Verification;
 use crate::telemetry::metrics::Metrics;
@@ -38,6 +40,10 @@ pub struct Intake {
     pub votes: Option<Sender<(Peer, Envelope)>>,
     /// Batches to check; `None` on an observer.
     pub batches: Option<Sender<(Peer, Bytes)>>,
+    /// What peers saw of this node's key; `None` on an observer.
+    pub shown: Option<Sender<Shown>>,
+    /// What this node saw of others' keys.
+    pub witnesses: Arc<Witnesses>,
     /// Requests and answers of catch-up.
     pub catch_up: Sender<CatchUpInput>,
     /// Counts what is dropped because a queue is full.
@@ -74,13 +80,30 @@ impl Inbox for Intake {
             Message::Blocks { blocks, .. } => {
                 self.offer(Some(&self.catch_up), CatchUpInput::Blocks { peer, blocks });
             }
+            Message::WitnessRequest => {
+                if let Some(envelopes) =
+                    from.replica.and_then(|replica| self.witnesses.answer(replica))
+                {
+                    self.transport.reply(from, Message::Witness(envelopes));
+                }
+            }
+            Message::Witness(envelopes) => {
+                if let Some(from) = from.replica {
+                    self.offer(self.shown.as_ref(), Shown { from, envelopes });
+                }
+            }
         }
     }
 
     fn on_connected(&self, peer: &Peer) {
         let tip = Message::Tip { height: self.ledger.tip().height };
         match peer.replica {
-            Some(replica) => self.transport.send(replica, tip),
+            Some(replica) => {
+                self.transport.send(replica, tip);
+                if self.shown.is_some() {
+                    self.transport.send(replica, Message::WitnessRequest);
+                }
+            }
             None => self.transport.reply(peer, tip),
         }
     }
@@ -90,12 +113,14 @@ impl Inbox for Intake {
 pub fn check_votes(
     queue: &Receiver<(Peer, Envelope)>,
     verification: &Verification,
+    witnesses: &Witnesses,
     order: &Sender<OrderInput>,
     metrics: &Metrics,
 ) {
     for (peer, envelope) in queue {
         match verification.envelope(envelope) {
             Ok(verified) => {
+                witnesses.saw(&verified);
                 if order.send(OrderInput::Message(verified)).is_err() {
                     return;
                 }

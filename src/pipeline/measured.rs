@@ -8,6 +8,8 @@ use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::RecordCall;
+use crate::signer::guard::standing::Standing;
 use crate::telemetry::metrics::Metrics;
 use crate::types::ids::SequenceNumber;
 use crate::types::signature::PublicKey;
@@ -48,6 +50,10 @@ impl Signer for Measured {
 
     fn trouble(&self) -> Option<String> {
         self.signer.trouble()
+    }
+
+    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
+        self.signer.record(call)
     }
 
     fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {

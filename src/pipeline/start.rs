@@ -10,6 +10,7 @@
 //! execute     execute                       ORDERED_BLOCKS_MAX
 //! commit      commit, publish               EXECUTED_BLOCKS_MAX
 //! catch-up    catch_up                      CATCH_UP_INPUTS_MAX
+//! fencing     what peers saw of our key     WITNESS_INPUTS_MAX
 //! ```
 //!
 //! A station that fails calls `fatal` once: the process must stop, since a write may be half done.
@@ -29,6 +30,7 @@ use crossbeam_channel::bounded;
 
 use crate::chaincode::contracts::Contracts;
 use crate::consensus::CoreStatus;
+use crate::consensus::Envelope;
 use crate::consensus::Plugin;
 use crate::consensus::Setup;
 use crate::consensus::Tuning;
@@ -38,6 +40,7 @@ use crate::ledger::LedgerError;
 use crate::membership::directory::Directory;
 use crate::network::Inbox;
 use crate::network::Message;
+use crate::network::Peer;
 use crate::network::Transport;
 use crate::pipeline::admit::Admission;
 use crate::pipeline::catch_up::CatchUp;
@@ -59,9 +62,14 @@ use crate::pipeline::order::Parts as OrderParts;
 use crate::pipeline::order::bodies::Bodies;
 use crate::pipeline::order::evidence;
 use crate::pipeline::order::evidence::EvidenceFolder;
+use crate::pipeline::order::fencing;
+use crate::pipeline::order::fencing::Fencing;
+use crate::pipeline::order::fencing::Gate;
+use crate::pipeline::order::fencing::Shown;
 use crate::pipeline::order::wal::Recovered;
 use crate::pipeline::order::wal::Wal;
 use crate::pipeline::order::wal::WalError;
+use crate::pipeline::order::witness::Witnesses;
 use crate::pipeline::publish::Publisher;
 use crate::pipeline::verification::Sessions;
 use crate::pipeline::verification::Verification;
@@ -156,20 +164,21 @@ impl Pipeline {
             sessions: Sessions::default(),
             stable: Arc::default(),
         });
-        let evidence = evidence_folder(&parts)?;
+        let (evidence, witnesses) = (evidence_folder(&parts)?, Arc::new(witnesses(&parts)?));
         let shared = share(&parts, &verification, evidence);
         let (order, order_inputs) = bounded(limits::CONSENSUS_INPUTS_MAX);
         let (work, work_inputs) = bounded(limits::ORDERED_BLOCKS_MAX);
         let (finished, finished_inputs) = bounded(limits::EXECUTED_BLOCKS_MAX);
         let (catch_up, catch_up_inputs) = bounded(limits::CATCH_UP_INPUTS_MAX);
         let mut stations = Stations { fatal: parts.fatal, threads: Vec::new() };
-        let (votes, batches) = match parts.seat {
-            None => (None, None),
+        let IntakeQueues { votes, batches, shown } = match parts.seat {
+            None => IntakeQueues::default(),
             Some(seat) => {
                 let (order, work, catch_up) = (order.clone(), work.clone(), catch_up.clone());
                 let links = Links { order, order_inputs, work, catch_up };
                 let (plugin, verification) = (parts.plugin, &verification);
-                let driver = Driver { shared: &shared, plugin, verification };
+                let witnesses = &witnesses;
+                let driver = Driver { shared: &shared, plugin, verification, witnesses };
                 driver.start(seat, links, &mut stations)?
             }
         };
@@ -198,6 +207,8 @@ impl Pipeline {
             bodies: shared.bodies.clone(),
             votes,
             batches,
+            shown,
+            witnesses,
             catch_up: catch_up.clone(),
             metrics: shared.metrics.clone(),
         });
@@ -249,6 +260,15 @@ fn evidence_folder(parts: &Parts) -> Result<Option<Arc<EvidenceFolder>>, StartEr
     }
 }
 
+/// What this node knows of the validators' votes: those of its last block.
+fn witnesses(parts: &Parts) -> Result<Witnesses, StartError> {
+    let witnesses = Witnesses::new(parts.plugin, parts.genesis.replicas.epoch());
+    if let Some(block) = parts.ledger.block(parts.ledger.tip().height)? {
+        witnesses.saw_certificate(&block.certificate);
+    }
+    Ok(witnesses)
+}
+
 /// What all holders of the pipeline and its stations share.
 fn share(
     parts: &Parts,
@@ -276,6 +296,7 @@ fn share(
         bodies: Arc::new(Bodies::default()),
         transport: parts.transport.clone(),
         core: Arc::new(Mutex::new(CoreStatus::default())),
+        gate: Arc::new(Gate::default()),
         evidence,
         rounds: Arc::new(AtomicU64::new(0)),
         metrics: parts.metrics.clone(),
@@ -288,6 +309,7 @@ struct Driver<'a> {
     shared: &'a Shared,
     plugin: &'static Plugin,
     verification: &'a Arc<Verification>,
+    witnesses: &'a Arc<Witnesses>,
 }
 
 struct Links {
@@ -297,10 +319,13 @@ struct Links {
     catch_up: Sender<CatchUpInput>,
 }
 
-type IntakeQueues = (
-    Option<Sender<(crate::network::Peer, crate::consensus::Envelope)>>,
-    Option<Sender<(crate::network::Peer, bytes::Bytes)>>,
-);
+/// Queues that the network fills; none on an observer.
+#[derive(Default)]
+struct IntakeQueues {
+    votes: Option<Sender<(Peer, Envelope)>>,
+    batches: Option<Sender<(Peer, bytes::Bytes)>>,
+    shown: Option<Sender<Shown>>,
+}
 
 impl Driver<'_> {
     fn start(
@@ -324,12 +349,14 @@ impl Driver<'_> {
             checkpoint,
             log: recovered.records,
         });
+        let shown = self.start_fencing(&seat)?;
         let station = Order::new(OrderParts {
             chain,
             me: seat.me,
             core,
             wal,
             signer: Arc::new(Measured::new(seat.signer, self.shared.metrics.clone())),
+            gate: self.shared.gate.clone(),
             transport: self.shared.transport.clone(),
             bodies: self.shared.bodies.clone(),
             mempool: self.shared.mempool.clone(),
@@ -357,7 +384,26 @@ impl Driver<'_> {
                 }
             }
         })?;
-        self.start_checks(links.order, stations)
+        let (votes, batches) = self.start_checks(links.order, stations)?;
+        Ok(IntakeQueues { votes: Some(votes), batches: Some(batches), shown: Some(shown) })
+    }
+
+    /// Closes the gate in front of votes and has peers asked what they saw of the key.
+    fn start_fencing(&self, seat: &Seat) -> Result<Sender<Shown>, StartError> {
+        let (shown, inputs) = bounded(limits::WITNESS_INPUTS_MAX);
+        let fencing = Fencing::new(fencing::Parts {
+            me: seat.me,
+            verification: self.verification.clone(),
+            witnesses: self.witnesses.clone(),
+            signer: seat.signer.clone(),
+            transport: self.shared.transport.clone(),
+            gate: self.shared.gate.clone(),
+            core: self.shared.core.clone(),
+            window: self.shared.genesis.parameters.window,
+            metrics: self.shared.metrics.clone(),
+        });
+        spawn("fencing", move || fencing.run(&inputs))?;
+        Ok(shown)
     }
 
     /// The checks of what peers send, and the queues in front of them.
@@ -365,11 +411,14 @@ impl Driver<'_> {
         &self,
         checked: Sender<OrderInput>,
         stations: &mut Stations,
-    ) -> Result<IntakeQueues, StartError> {
+    ) -> Result<CheckQueues, StartError> {
         let (votes, votes_queue) = bounded(limits::VOTES_UNCHECKED_MAX);
         let (verification, order) = (self.verification.clone(), checked.clone());
         let metrics = self.shared.metrics.clone();
-        spawn("votes", move || intake::check_votes(&votes_queue, &verification, &order, &metrics))?;
+        let witnesses = self.witnesses.clone();
+        spawn("votes", move || {
+            intake::check_votes(&votes_queue, &verification, &witnesses, &order, &metrics);
+        })?;
         let (batches, batches_queue) = bounded(limits::BATCHES_UNCHECKED_MAX);
         let (verification, order) = (self.verification.clone(), checked);
         let (bodies, metrics) = (self.shared.bodies.clone(), self.shared.metrics.clone());
@@ -384,7 +433,7 @@ impl Driver<'_> {
                 &metrics,
             );
         })?;
-        Ok((Some(votes), Some(batches)))
+        Ok((votes, batches))
     }
 
     /// Batches of the log that are not in a block yet; they were checked before they were logged.
@@ -408,6 +457,8 @@ impl Driver<'_> {
         Ok(())
     }
 }
+
+type CheckQueues = (Sender<(Peer, Envelope)>, Sender<(Peer, bytes::Bytes)>);
 
 /// Threads started so far.
 struct Stations {

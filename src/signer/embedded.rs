@@ -32,6 +32,9 @@ use crate::signer::guard::cleared;
 use crate::signer::guard::cleared::Cleared;
 use crate::signer::guard::cleared::ClearedToSign;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::format::State;
+use crate::signer::guard::standing::RecordCall;
+use crate::signer::guard::standing::Standing;
 use crate::signer::sessions::SessionError;
 use crate::signer::sessions::SessionPlan;
 use crate::signer::sessions::Sessions;
@@ -153,6 +156,12 @@ impl EmbeddedSigner {
         Ok((guard.identity(), guard.fencing_epoch()))
     }
 
+    /// Fencing epoch, floor and state of the guard, for people.
+    pub fn guard_state(&self) -> Result<(u64, SequenceNumber, State), SignError> {
+        let guard = self.inner.lock_guard()?;
+        Ok((guard.fencing_epoch(), guard.floor(), guard.state()))
+    }
+
     /// Why nothing is signed any more, where the guard's log failed: the process must stop.
     pub fn failure(&self) -> Option<String> {
         match self.inner.lock_guard() {
@@ -193,6 +202,10 @@ impl Signer for EmbeddedSigner {
             Signs::Delegated(delegated) => lock(&delegated.trouble).clone(),
             Signs::Direct | Signs::Strict => None,
         }
+    }
+
+    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
+        self.inner.lock_guard()?.record(call)
     }
 
     fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {

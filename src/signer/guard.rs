@@ -18,15 +18,17 @@
 //!   (the kernel may have dropped the pages), so the process must stop and open the log again.
 //!
 //! A lost log is not made again silently: `open` refuses where it is missing. A restored old copy
-//! of the log cannot be recognised from the file alone; `identity` and `fencing_epoch` are what
-//! peers compare. Slots far below the newest signed sequence number, or below what the caller says
-//! is stable, are forgotten and refused from then on: memory and log stay bounded, and forgetting
-//! can only refuse too much, never sign twice.
+//! of the log cannot be recognised from the file alone: peers show what they saw of the key
+//! (`standing`). A log moves to another signer by `hand_over`. Slots far below the newest signed
+//! sequence number, or below what the caller says is stable, are forgotten and refused from then
+//! on: memory and log stay bounded, and forgetting can only refuse too much, never sign twice.
 
 pub mod cleared;
 pub mod disk;
 pub mod format;
+pub mod hand_over;
 pub mod inspect;
+pub mod standing;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -60,6 +62,7 @@ use format::Append;
 use format::HEADER_BYTES;
 use format::Header;
 use format::RECORD_BYTES;
+use format::State;
 
 /// Why a guard cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +70,8 @@ pub enum GuardError {
     /// No log where one must be.
     #[error(
         "the slot guard {path} is missing, and this key has signed before: without the record of \
-         what it signed it could sign twice. Put the newest log back, or replace the validator's \
-         key"
+         what it signed it could sign twice. Put it back where it was moved; where it is lost, \
+         `obelisk signer renew` begins it anew"
     )]
     Missing { path: PathBuf },
     /// A log where none may be.
@@ -92,6 +95,21 @@ pub enum GuardError {
          node's data, or replace the validator's key"
     )]
     Damaged { path: PathBuf, offset: u64, reason: &'static str },
+    /// The record was handed over.
+    #[error(
+        "the slot guard {path} is retired: its record was exported, and another signer holds it \
+         now. Start that one; to sign here again, export it there and import it here"
+    )]
+    Retired { path: PathBuf },
+    /// Only a lost or stopped log is renewed.
+    #[error("the slot guard {path} is in use already: there is nothing to renew")]
+    NothingToRenew { path: PathBuf },
+    /// A log that does not know what its key signed has nothing to hand over.
+    #[error(
+        "the slot guard {path} does not know for certain what its key has signed: let it go on \
+         first, then export it"
+    )]
+    NotSettled { path: PathBuf },
     /// A log of another chain or key.
     #[error(
         "the slot guard {path} belongs to another {what}: found {found}, expected {expected}. \
@@ -135,20 +153,26 @@ impl SlotGuard {
         if path.exists() {
             return Err(GuardError::Exists { path: path.to_owned() });
         }
-        let mut identity = [0; 16];
-        getrandom::fill(&mut identity).map_err(|error| GuardError::Io {
-            doing: "draw an identity for",
-            path: path.to_owned(),
-            source: io::Error::other(error.to_string()),
-        })?;
         let header = Header {
             fencing_epoch,
-            identity,
+            identity: hand_over::draw_identity(path)?,
             chain,
             key: fingerprint(key),
             floor: format::Floor::default(),
+            state: State::InUse,
         };
-        let bytes = image(&header, &BTreeMap::new(), &mut Append::default()).0;
+        Self::make(path, lock, header, BTreeMap::new())
+    }
+
+    /// Writes a whole log, in the place of any that is there.
+    fn make(
+        path: &Path,
+        lock: File,
+        header: Header,
+        slots: BTreeMap<Slot, Digest>,
+    ) -> Result<Self, GuardError> {
+        let mut append = Append::default();
+        let (bytes, end) = image(&header, &slots, &mut append);
         let file = disk::replace(path, &bytes).map_err(|source| GuardError::Io {
             doing: "create",
             path: path.to_owned(),
@@ -159,11 +183,11 @@ impl SlotGuard {
             file: Box::new(file),
             text_prefix: vote::signed_text(&header.chain, &[]),
             header,
-            slots: BTreeMap::new(),
-            newest: None,
-            end: HEADER_BYTES as u64,
+            newest: newest_of(slots.keys()),
+            slots,
+            end,
             allocated: bytes.len() as u64,
-            append: Append::default(),
+            append,
             failed: None,
             _lock: lock,
         })
@@ -172,6 +196,15 @@ impl SlotGuard {
     /// Opens the log of a key that may have signed. Wipes the remains of an append that a crash cut
     /// short; refuses any other damage.
     pub fn open(path: &Path, chain: ChainId, key: &PublicKey) -> Result<Self, GuardError> {
+        let guard = Self::open_any(path, chain, key)?;
+        match guard.header.state {
+            State::Retired => Err(GuardError::Retired { path: path.to_owned() }),
+            State::InUse | State::Unproven | State::Stopped => Ok(guard),
+        }
+    }
+
+    /// Opens a log, one that was handed over too.
+    fn open_any(path: &Path, chain: ChainId, key: &PublicKey) -> Result<Self, GuardError> {
         if !path.exists() {
             return Err(GuardError::Missing { path: path.to_owned() });
         }
@@ -295,11 +328,7 @@ impl SlotGuard {
         self.slots.retain(|slot, _| is_view_bound(slot) || slot.sequence >= sequence);
         let live = (self.slots.len() * RECORD_BYTES) as u64;
         if self.end > limits::GUARD_COMPACT_BYTES && live < self.end / 2 {
-            self.rewrite().map_err(|error| {
-                let reason = format!("cannot rewrite {}: {error}", self.path.display());
-                self.failed = Some(reason.clone());
-                SignError::Guard { reason }
-            })?;
+            self.change(|_| ())?;
         }
         Ok(())
     }
@@ -357,18 +386,15 @@ impl SlotGuard {
         let Some(slot) = request.slot else {
             return Ok(());
         };
+        if let Some(error) = self.silence() {
+            return Err(error);
+        }
         let digest = Digest::of(&[&request.text]);
         if let Some(known) = self.slots.get(&slot) {
             return if *known == digest { Ok(()) } else { Err(SignError::Conflict { slot }) };
         }
-        let floor = self.header.floor;
-        let forgotten = if is_view_bound(&slot) {
-            (slot.epoch, slot.view) < (floor.epoch, floor.view)
-        } else {
-            slot.sequence < floor.sequence
-        };
-        if forgotten {
-            return Err(SignError::Forgotten { slot, floor: floor.sequence });
+        if self.is_forgotten(&slot) {
+            return Err(SignError::Forgotten { slot, floor: self.header.floor.sequence });
         }
         let full = self.slots.len() + fresh.len() >= limits::GUARD_SLOTS_MAX
             || fresh.len() >= limits::GUARD_APPEND_RECORDS_MAX;
@@ -387,6 +413,10 @@ impl SlotGuard {
                 Ok(())
             }
         }
+    }
+
+    fn is_forgotten(&self, slot: &Slot) -> bool {
+        self.header.floor.covers(slot)
     }
 
     /// A vote must come with the slot that it states: a wrong label would let two votes for one

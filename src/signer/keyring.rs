@@ -19,6 +19,7 @@ use crate::signer::Signer;
 use crate::signer::embedded::EmbeddedSigner;
 use crate::signer::embedded::Mode;
 use crate::signer::embedded::StartError;
+use crate::signer::guard::format::State;
 use crate::signer::wire;
 use crate::signer::wire::Ask;
 use crate::signer::wire::Reply;
@@ -109,11 +110,17 @@ impl Keyring {
         signer.map_or_else(Default::default, |signer| (signer.sessions(), signer.trouble()))
     }
 
+    /// Fencing epoch, floor and state of a validator's guard that is open; for people.
+    pub fn guard_state(&self, key: &Digest) -> Option<(u64, SequenceNumber, State)> {
+        self.entries.get(key)?.signer().ok()?.guard_state().ok()
+    }
+
     /// Answers a question about keys; `None` for questions that are not.
     pub fn answer(&self, ask: &Ask) -> Option<Reply> {
         let (Ask::Open { key, .. }
         | Ask::Sign { key, .. }
         | Ask::Forget { key, .. }
+        | Ask::Record { key, .. }
         | Ask::Transport { key, .. }) = ask
         else {
             return None;
@@ -128,6 +135,9 @@ impl Keyring {
             Ask::Forget { sequence, .. } => entry.signer().and_then(|signer| {
                 signer.forget_below(*sequence).map_err(|error| error.to_string())?;
                 Ok(Reply::Forgotten)
+            }),
+            Ask::Record { call, .. } => entry.signer().and_then(|signer| {
+                signer.record(call).map(Reply::Standing).map_err(|error| error.to_string())
             }),
             Ask::Transport { text, .. } => entry.answer_transport(text),
             Ask::Status => return None,

@@ -28,6 +28,8 @@ pub mod wire;
 use bytes::Bytes;
 
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::RecordCall;
+use crate::signer::guard::standing::Standing;
 use crate::types::ids::SequenceNumber;
 use crate::types::signature::PublicKey;
 use crate::types::vote::Slot;
@@ -83,6 +85,10 @@ pub trait Signer: Send + Sync {
     fn trouble(&self) -> Option<String> {
         None
     }
+
+    /// Tells the guard what others saw of its key, or what follows from that; answers how the
+    /// record stands.
+    fn record(&self, call: &RecordCall) -> Result<Standing, SignError>;
 
     /// Lets the guard forget the sequence-bound slots below `sequence`, which must be stable (a
     /// checkpoint certificate covers everything below it): from then on they are refused. A guard

@@ -33,6 +33,8 @@ use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::RecordCall;
+use crate::signer::guard::standing::Standing;
 use crate::signer::socket;
 use crate::signer::wire;
 use crate::signer::wire::Ask;
@@ -180,6 +182,15 @@ impl Signer for RemoteSigner {
 
     fn public_key(&self) -> &PublicKey {
         &self.key
+    }
+
+    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
+        let ask = Ask::Record { key: self.link.name, call: call.clone() };
+        match self.link.ask(ask) {
+            Ok(Reply::Standing(standing)) => Ok(standing),
+            Ok(other) => Err(key_error(&unexpected(&other))),
+            Err(reason) => Err(key_error(&reason)),
+        }
     }
 
     fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {

@@ -156,7 +156,9 @@ fn ask(shared: &Shared, request: Request, arrived: Instant) -> Reply {
             return Reply::Status(Bytes::from(text));
         }
         Ask::Transport { .. } => Lane::Transport,
-        Ask::Open { .. } | Ask::Sign { .. } | Ask::Forget { .. } => Lane::Consensus,
+        Ask::Open { .. } | Ask::Sign { .. } | Ask::Forget { .. } | Ask::Record { .. } => {
+            Lane::Consensus
+        }
     };
     let metrics = &shared.parts.metrics;
     let (answer, answered) = mpsc::sync_channel(1);
@@ -223,7 +225,7 @@ fn count(shared: &Shared, lane: Lane, reply: &Reply) {
                 tracing::warn!(reason, "refused a request");
             }
         }
-        Reply::Opened { .. } | Reply::Forgotten | Reply::Status(_) => {}
+        Reply::Opened { .. } | Reply::Forgotten | Reply::Status(_) | Reply::Standing(_) => {}
     }
 }
 

@@ -8,6 +8,9 @@
 //!   3 forget     key 32 | sequence u64                     slots below are refused from now on
 //!   4 transport  key 32 | bytes                            one TLS handshake text
 //!   5 status                                               what the signer holds and did
+//!   6 record     key 32 | call                             what others saw of the key
+//!     call       0 examine | list of { slot 25 | SHA-256 of the text 32 }
+//!                1 fence | sequence u64 | epoch u64 | view u64;  2 settle;  3 stop
 //! reply     what u8 | fields
 //!   0 refused    string                                    the request as a whole
 //!   1 opened     identity 16 | fencing epoch u64 | parallel u16
@@ -15,6 +18,7 @@
 //!   3 forgotten
 //!   4 signature  64
 //!   5 status     bytes                                     JSON
+//!   6 standing   u8: 0 complete, 1 incomplete, 2 stopped
 //! ```
 //!
 //! `key` is the SHA-256 of the encoded public key. The deadline counts from the arrival of the
@@ -30,6 +34,8 @@ use bytes::Bytes;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::RecordCall;
+use crate::signer::guard::standing::Standing;
 use crate::types::codec::Decode;
 use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
@@ -66,6 +72,8 @@ pub enum Ask {
     Transport { key: Digest, text: Bytes },
     /// Asks for the state.
     Status,
+    /// Says what others saw of a validator's key.
+    Record { key: Digest, call: RecordCall },
 }
 
 /// What the signer answers.
@@ -83,6 +91,8 @@ pub enum Reply {
     Signature(Signature),
     /// JSON.
     Status(Bytes),
+    /// How the record stands.
+    Standing(Standing),
 }
 
 /// Names a key in requests.
@@ -154,6 +164,11 @@ impl Encode for Request {
                 w.bytes(text);
             }
             Ask::Status => w.u8(STATUS),
+            Ask::Record { key, call } => {
+                w.u8(RECORD);
+                key.encode(w);
+                call.encode(w);
+            }
         }
     }
 }
@@ -181,6 +196,7 @@ impl Decode for Request {
                 text: r.bytes("handshake text", limits::SIGNER_HANDSHAKE_BYTES_MAX)?,
             },
             STATUS => Ask::Status,
+            RECORD => Ask::Record { key: Digest::decode(r)?, call: RecordCall::decode(r)? },
             _ => return Err(DecodeError::Invalid { field: "request", reason: "unknown" }),
         };
         Ok(Self { deadline_ms, ask })
@@ -228,6 +244,10 @@ impl Encode for Reply {
                 w.u8(STATUS);
                 w.bytes(json);
             }
+            Self::Standing(standing) => {
+                w.u8(RECORD);
+                standing.encode(w);
+            }
         }
     }
 }
@@ -252,6 +272,7 @@ impl Decode for Reply {
             FORGET => Self::Forgotten,
             TRANSPORT => Self::Signature(Signature::decode(r)?),
             STATUS => Self::Status(r.bytes("status", limits::SIGNER_STATUS_BYTES_MAX)?),
+            RECORD => Self::Standing(Standing::decode(r)?),
             _ => return Err(DecodeError::Invalid { field: "reply", reason: "unknown" }),
         })
     }
@@ -326,6 +347,7 @@ const SIGN: u8 = 2;
 const FORGET: u8 = 3;
 const TRANSPORT: u8 = 4;
 const STATUS: u8 = 5;
+const RECORD: u8 = 6;
 
 /// One largest consensus text and the fields around it.
 const FRAME_BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
@@ -335,6 +357,7 @@ const FIRST_READ_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signer::guard::format::Floor;
     use crate::types::ids::Epoch;
     use crate::types::ids::View;
     use crate::types::vote::Phase;
@@ -355,6 +378,10 @@ mod tests {
             Ask::Forget { key, sequence: SequenceNumber(9) },
             Ask::Transport { key, text },
             Ask::Status,
+            Ask::Record { key, call: RecordCall::Examine(vec![(slot(), key)]) },
+            Ask::Record { key, call: RecordCall::Fence(Floor::default()) },
+            Ask::Record { key, call: RecordCall::Settle },
+            Ask::Record { key, call: RecordCall::Stop },
         ]
         .map(|ask| Request { deadline_ms: 500, ask })
         .to_vec()
@@ -376,6 +403,9 @@ mod tests {
             Reply::Forgotten,
             Reply::Signature(Signature([8; 64])),
             Reply::Status(Bytes::from_static(b"{}")),
+            Reply::Standing(Standing::Complete),
+            Reply::Standing(Standing::Incomplete),
+            Reply::Standing(Standing::Stopped),
         ]
     }
 

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub ledger_height: Gauge,
     /// Statements that prove a replica broke the protocol.
     pub evidence: Counter,
+    /// Times this validator's key turned out to have signed more than its record holds.
+    pub fences: Counter,
     /// Messages from peers that were refused: bad signature, malformed, wrong sender.
     pub messages_refused: Counter,
     /// Messages of peers dropped because a queue of this node was full.
@@ -140,6 +142,7 @@ impl Metrics {
             consensus_stable: Gauge::default(),
             ledger_height: Gauge::default(),
             evidence: Counter::default(),
+            fences: Counter::default(),
             messages_refused: Counter::default(),
             messages_dropped: Counter::default(),
             signatures_checked: Counter::default(),
@@ -297,6 +300,7 @@ impl Metrics {
         );
         let mut counter = |name: &str, help: &str, c: &Counter| r.register(name, help, c.clone());
         counter("view_changes", "Views entered after the first", &self.view_changes);
+        counter("signer_fences", "Times this key had signed more than its record", &self.fences);
         counter("evidence", "Proofs that a replica broke the protocol", &self.evidence);
         counter("messages_refused", "Messages of peers that were refused", &self.messages_refused);
         counter(

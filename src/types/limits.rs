@@ -371,6 +371,22 @@ pub const START_STEP_MS: u64 = 30_000;
 /// manager's watchdog asks for it.
 pub const SERVICE_TURN_MS_MAX: u64 = 5_000;
 
+/// Votes that one peer shows of a replica's key: the newest of each phase that fills slots.
+pub const WITNESS_ENVELOPES_MAX: usize = 6;
+/// Answers of peers that wait to be looked at; more are dropped, and asked for again.
+pub const WITNESS_INPUTS_MAX: usize = 256;
+/// A voting validator asks its peers what they saw of its key in this interval, milliseconds.
+pub const WITNESS_INTERVAL_MS: u64 = 10_000;
+/// The same while it may not vote yet.
+pub const WITNESS_RETRY_MS: u64 = 100;
+/// A peer answers one replica at most once in this time, milliseconds.
+pub const WITNESS_ANSWER_MS_MIN: u64 = 25;
+/// How long a validator listens in silence, milliseconds, before it votes again after its record
+/// turned out to be incomplete: whoever else uses the key shows itself meanwhile.
+pub const FENCE_HOLD_MS: u64 = 15_000;
+/// Windows above the newest vote shown below which nothing is signed after that: no correct replica
+/// can have voted there.
+pub const FENCE_WINDOWS: u64 = 2;
 /// Wrong secrets for one registered name; then it must be registered again. A secret has 128 bits:
 /// this is a sign of trouble, not what keeps it from being guessed.
 pub const ENROLMENT_TRIES_MAX: u32 = 10;

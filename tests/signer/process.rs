@@ -142,7 +142,7 @@ fn a_signer_killed_under_load_costs_time_alone() {
     assert!(value("obelisk_votes_waiting") < 10.0);
 }
 
-fn request(chain: obelisk::types::ids::ChainId, digest: u8) -> SignRequest {
+pub fn request(chain: obelisk::types::ids::ChainId, digest: u8) -> SignRequest {
     let (epoch, view, sequence) = (Epoch(0), View(0), SequenceNumber(7));
     let slot = Slot { epoch, view, sequence, phase: Phase::Commit };
     let vote = Vote { slot, digest: Digest([digest; 32]) };

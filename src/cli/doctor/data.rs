@@ -12,6 +12,7 @@ use crate::cli::doctor::scope::Scope;
 use crate::ledger::LedgerError;
 use crate::node::config::NodeRole;
 use crate::node::config::SignerMode;
+use crate::signer::guard::format::State;
 use crate::signer::guard::inspect;
 use crate::types::limits;
 
@@ -160,6 +161,18 @@ fn guard_log(scope: &Scope) -> Answer {
     let data = &scope.config()?.node.data;
     let signed = data.join("consensus/order.0").exists();
     Ok(match (seen, signed) {
+        (Some(seen), _) if seen.state == State::Stopped => Finding::error(
+            "it is stopped: another signer uses this key",
+            "find and stop the other one; docs/signer.md says how to go on",
+        ),
+        (Some(seen), _) if seen.state == State::Retired => Finding::error(
+            "it is retired: its record was handed over to another signer",
+            "start that one, with signer.mode = \"process\" here",
+        ),
+        (Some(seen), _) if seen.state == State::Unproven => Finding::warning(
+            "it waits for peers: this key has signed what the record did not hold",
+            "let the node run; it votes again by itself",
+        ),
         (Some(seen), _) => Finding::ok(format!(
             "{} slots, fencing epoch {}{}",
             seen.slots,
@@ -169,7 +182,7 @@ fn guard_log(scope: &Scope) -> Answer {
         (None, false) => Finding::note("none yet: this key has signed nothing"),
         (None, true) => Finding::error(
             "it is missing, and this key has signed: it could sign twice",
-            "put the newest guard/slots.log back, or replace the validator's key",
+            "put the file back where it was moved; where it is lost: obelisk signer renew (docs/signer.md)",
         ),
     })
 }
@@ -189,7 +202,7 @@ fn guard_age(scope: &Scope) -> Answer {
                 "the newest slot is {newest}, the ledger is at sequence {tip}: an old backup, or a \
                  replica that long only followed"
             ),
-            "if the guard was restored from a backup, replace the validator's key; else ignore this",
+            "nothing: its peers show the node what the record lacks, and it goes on above that",
         ),
         false => Finding::ok(format!("newest slot {newest}, ledger at sequence {tip}")),
     })

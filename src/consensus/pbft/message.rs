@@ -41,6 +41,7 @@ use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::vote;
 use crate::types::vote::Phase;
+use crate::types::vote::Slot;
 use crate::types::vote::Vote;
 use crate::types::vote_signature::Bound;
 use crate::types::vote_signature::VoteSignature;
@@ -225,6 +226,23 @@ pub fn claims(chain: &ChainId, envelope: &Envelope) -> Result<Vec<Claim>, Decode
         }
     }
     Ok(claims.list)
+}
+
+/// The slot that `envelope` fills.
+pub fn slot(epoch: Epoch, envelope: &Envelope) -> Option<Slot> {
+    let (stated, message) = Message::from_body(&envelope.body).ok()?;
+    if stated != epoch {
+        return None;
+    }
+    let none = SequenceNumber(0);
+    let (phase, view, sequence) = match message {
+        Message::Vote(vote) => return Some(vote.slot),
+        Message::PrePrepare { view, proposal } => (Phase::PrePrepare, view, proposal.sequence),
+        Message::ViewChange(message) => (Phase::ViewChange, message.view, none),
+        Message::NewView(message) => (Phase::NewView, message.view, none),
+        Message::Status(_) | Message::Stable(_) | Message::Committed { .. } => return None,
+    };
+    Some(super::slot(epoch, phase, view, sequence))
 }
 
 /// Collects claims; certificates that several view-changes share are listed once.

@@ -107,6 +107,7 @@ pub const PLUGIN: Plugin = Plugin {
     sequence_txs_max: limits::SEQUENCE_TXS_MAX,
     build: |setup| Box::new(Pbft::new(setup, limits::SEQUENCE_TXS_MAX)),
     claims: message::claims,
+    slot: message::slot,
     offence: evidence::offence,
 };
 

@@ -16,11 +16,15 @@ fn through(sent: Vec<Message>, class: Class) -> Result<Vec<Message>, FrameError>
 }
 
 fn vote(len: usize) -> Message {
-    Message::Consensus(Envelope {
+    Message::Consensus(envelope(len))
+}
+
+fn envelope(len: usize) -> Envelope {
+    Envelope {
         sender: ReplicaId(3),
         body: Bytes::from(vec![7; len]),
         signature: Signature([9; 64]).into(),
-    })
+    }
 }
 
 /// Every kind of message survives the way there unchanged.
@@ -32,12 +36,15 @@ fn messages_round_trip() {
         Message::Tip { height: Height(0) },
         Message::Tip { height: Height(u64::MAX) },
         Message::BlocksRequest { from: Height(7) },
+        Message::WitnessRequest,
     ];
     assert_eq!(through(votes.clone(), Class::Vote).unwrap(), votes);
     let data = vec![
         Message::Batch(Bytes::from(vec![1; 100_000])),
         Message::Blocks { from: Height(1), blocks: vec![] },
         Message::Blocks { from: Height(9), blocks: vec![Bytes::from_static(b"a"); 32] },
+        Message::Witness(vec![]),
+        Message::Witness(vec![envelope(57); limits::WITNESS_ENVELOPES_MAX]),
     ];
     assert_eq!(through(data.clone(), Class::Data).unwrap(), data);
 }
@@ -50,6 +57,8 @@ fn booked_size_covers_the_wire() {
         vote(20_000),
         Message::Tip { height: Height(u64::MAX) },
         Message::Blocks { from: Height(9), blocks: vec![Bytes::from(vec![0; 300]); 32] },
+        Message::WitnessRequest,
+        Message::Witness(vec![envelope(300); limits::WITNESS_ENVELOPES_MAX]),
     ] {
         let out = Outgoing::from(message);
         let booked = out.bytes;
@@ -106,12 +115,17 @@ fn unknown_kind_is_refused() {
 fn lists_are_counted_before_they_are_built() {
     let flood = Bytes::from([0x12, 0x00].repeat(limits::FRAME_MESSAGES_MAX + 1));
     assert!(matches!(decode(flood), Err(FrameError::Malformed(_))));
-    let inner = [0x12, 0x00].repeat(limits::CATCH_UP_BLOCKS_MAX + 2);
-    let mut message = vec![0x32, u8::try_from(inner.len()).unwrap()];
-    message.extend(&inner);
-    let mut frame = vec![0x12, u8::try_from(message.len()).unwrap()];
-    frame.extend(&message);
-    assert!(matches!(decode(Bytes::from(frame)), Err(FrameError::Malformed(_))));
+    for (field, items) in
+        [(0x32, limits::CATCH_UP_BLOCKS_MAX + 2), (0x42, limits::WITNESS_ENVELOPES_MAX + 1)]
+    {
+        let inner = [0x12, 0x00].repeat(items);
+        let mut message = vec![field, u8::try_from(inner.len()).unwrap()];
+        message.extend(&inner);
+        let mut frame = vec![0x12, u8::try_from(message.len()).unwrap()];
+        frame.extend(&message);
+        let refused = decode(Bytes::from(frame)).unwrap_err();
+        assert!(refused.to_string().contains("too many blocks or votes"), "{refused}");
+    }
     let huge = Bytes::from(vec![0; limits::FRAME_BYTES_MAX + 1]);
     assert!(matches!(decode(huge), Err(FrameError::TooLarge { .. })));
 }

@@ -25,6 +25,9 @@ use crate::crypto::routing::Crypto;
 use crate::crypto::routing::Routing;
 use crate::membership::consortium::read_genesis;
 use crate::membership::msp;
+use crate::membership::msp::Msp;
+use crate::node::config::Config;
+use crate::node::config::SignerMode;
 use crate::node::signer::config::KeySection;
 use crate::node::signer::config::SignerConfig;
 use crate::node::signer::config::SigningMode;
@@ -38,7 +41,9 @@ use crate::signer::sessions::SessionPlan;
 use crate::signer::socket;
 use crate::signer::wire;
 use crate::telemetry::signer::SignerMetrics;
+use crate::types::ids::ChainId;
 use crate::types::signature::Algorithm;
+use crate::types::signature::PublicKey;
 
 /// Exit code of a signer that stopped because a part of it failed (EX_SOFTWARE of sysexits.h).
 pub const EXIT_FAILED: i32 = 70;
@@ -99,6 +104,48 @@ pub fn run(
     server::serve(listening, parts).map_err(|error| {
         SignerStartError::Refused(format!("the signer cannot take connections: {error}"))
     })
+}
+
+/// The guard's log of a validator of that name, for commands that work on it while no signer runs.
+pub fn guard_of(
+    config: &SignerConfig,
+    name: &str,
+) -> Result<(PathBuf, ChainId, PublicKey), SignerStartError> {
+    let section = config.validator.iter().find(|section| section.name == name);
+    let Some(section) = section else {
+        let known: Vec<_> = config.validator.iter().map(|section| &section.name[..]).collect();
+        let text = format!("no validator is called {name}; the file has {}", known.join(", "));
+        return Err(SignerStartError::Refused(text));
+    };
+    let crypto = Crypto::new(&Routing::default()).map_err(refused)?;
+    crypto.install_hash();
+    msp::make_folder(&config.signer.data).map_err(refused)?;
+    let genesis = read_genesis(&section.genesis).map_err(refused)?;
+    let tokens = open_tokens(config)?;
+    let key = load(&section.key, &crypto, &tokens)?;
+    Ok((guard(config, name), genesis.chain_id(), key.public_key().clone()))
+}
+
+/// The same of a node that signs itself.
+pub fn own_guard_of(
+    config: &Config,
+    name: &str,
+) -> Result<(PathBuf, ChainId, PublicKey), SignerStartError> {
+    if config.signer.mode == SignerMode::Process {
+        let text = "this node's votes are signed by a process; name the signer's own configuration";
+        return Err(SignerStartError::Refused(text.to_owned()));
+    }
+    let identity = Msp::load(&config.node.identity).map_err(refused)?;
+    let identity = identity.enrolment.identity().map_err(refused)?;
+    let own = format!("{}/{}", identity.organisation, identity.name);
+    if own != name {
+        let text = format!("the node of this configuration is {own}, not {name}");
+        return Err(SignerStartError::Refused(text));
+    }
+    let genesis = read_genesis(&config.node.genesis).map_err(refused)?;
+    let guard = config.node.data.join("guard");
+    msp::make_folder(&guard).map_err(refused)?;
+    Ok((guard.join("slots.log"), genesis.chain_id(), identity.key))
 }
 
 fn keys(
@@ -248,6 +295,9 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
                 Purpose::Consensus { .. } => "votes",
                 Purpose::Transport => "tls",
             };
+            let guard = keyring.guard_state(&wire::name_of(key)).map(|(epoch, floor, state)| {
+                json!({ "fencing_epoch": epoch, "floor": floor.0, "state": state.name() })
+            });
             let (sessions, trouble) = keyring.sessions(&wire::name_of(key));
             let sessions: Vec<_> = sessions
                 .into_iter()
@@ -261,6 +311,7 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
                 "algorithm": key.algorithm().name(),
                 "public_key": hex::encode(key.as_bytes()),
                 "sessions": sessions,
+                "guard": guard,
                 "trouble": trouble,
             })
         })

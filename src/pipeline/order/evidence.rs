@@ -81,6 +81,21 @@ impl EvidenceFolder {
         Ok(Kept::New)
     }
 
+    /// Keeps a piece; where it cannot be kept, the log has it in full.
+    pub fn keep_or_tell(&self, evidence: &Evidence) {
+        let (culprit, offence) = (evidence.culprit, evidence.offence);
+        let lost = match self.keep(evidence) {
+            Ok(Kept::New | Kept::Known) => {
+                return tracing::error!(%culprit, offence, "a replica broke the protocol");
+            }
+            Ok(Kept::Full) => "the limit on kept evidence is reached".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let messages: Vec<String> =
+            evidence.messages.iter().map(|m| hex::encode(m.to_bytes())).collect();
+        tracing::error!(%culprit, offence, lost, ?messages, "evidence that is not kept");
+    }
+
     /// All pieces, in order of their names; together at most `EVIDENCE_BYTES_MAX`.
     pub fn all(&self) -> io::Result<Vec<Bytes>> {
         read(&self.directory)

@@ -23,10 +23,13 @@
 
 pub mod bodies;
 pub mod evidence;
+pub mod fencing;
+pub mod outgoing;
 pub mod signing;
 pub mod syncer;
 pub mod timers;
 pub mod wal;
+pub mod witness;
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -49,7 +52,6 @@ use crate::consensus::Delivered;
 use crate::consensus::Draft;
 use crate::consensus::Effect;
 use crate::consensus::Envelope;
-use crate::consensus::Evidence;
 use crate::consensus::Executed;
 use crate::consensus::Input;
 use crate::consensus::LogRecord;
@@ -62,7 +64,8 @@ use crate::pipeline::mempool::Mempool;
 use crate::pipeline::order::bodies::Bodies;
 use crate::pipeline::order::bodies::Offer;
 use crate::pipeline::order::evidence::EvidenceFolder;
-use crate::pipeline::order::evidence::Kept;
+use crate::pipeline::order::fencing::Gate;
+use crate::pipeline::order::outgoing::Outgoing;
 use crate::pipeline::order::signing::Signing;
 use crate::pipeline::order::syncer::Syncer;
 use crate::pipeline::order::timers::Timers;
@@ -83,7 +86,6 @@ use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::verified::Verified;
-use crate::types::vote;
 use crate::types::vote::Slot;
 use crate::types::vote_signature::VoteSignature;
 
@@ -139,6 +141,8 @@ pub struct Parts {
     pub wal: Wal,
     /// Keys, behind the guard.
     pub signer: Arc<dyn Signer>,
+    /// Closed while nobody knows what the key signed: votes wait.
+    pub gate: Arc<Gate>,
     /// Links to the others.
     pub transport: Arc<dyn Transport>,
     /// Batch bodies, shared with the network side.
@@ -186,11 +190,6 @@ pub struct Order {
     asked_all: Option<Instant>,
     failed: Option<WalError>,
     diverged: Option<OrderError>,
-}
-
-enum Outgoing {
-    Draft { to: Option<ReplicaId>, draft: Draft },
-    Signed { to: ReplicaId, envelope: Envelope },
 }
 
 impl Order {
@@ -354,7 +353,7 @@ impl Order {
             }
             Effect::Accuse(evidence) => {
                 self.parts.metrics.evidence.inc();
-                self.accuse(&evidence);
+                self.parts.evidence.keep_or_tell(&evidence);
             }
             Effect::Diverged { sequence, own, certificate } => {
                 let quorum = certificate.vote.digest;
@@ -472,8 +471,12 @@ impl Order {
         if self.outgoing.is_empty() && self.unsigned.is_empty() {
             return Ok(());
         }
-        let outgoing: Vec<_> = self.unsigned.drain(..).chain(self.outgoing.drain(..)).collect();
-        let texts: Vec<SignRequest> = outgoing.iter().filter_map(|o| self.request(o)).collect();
+        let outgoing = self.to_sign();
+        if outgoing.is_empty() {
+            return Ok(());
+        }
+        let chain = &self.parts.chain;
+        let texts: Vec<SignRequest> = outgoing.iter().filter_map(|o| o.request(chain)).collect();
         if self.signing.is_apart() {
             self.signing.begin(outgoing, texts);
             return self.sync_while(|| ());
@@ -481,6 +484,16 @@ impl Order {
         let signer = self.parts.signer.clone();
         let signed = self.sync_while(|| signer.sign(&texts))?;
         self.send_all(outgoing, signed)
+    }
+
+    /// What is to be signed now; votes wait while the gate is closed.
+    fn to_sign(&mut self) -> Vec<Outgoing> {
+        let all = self.unsigned.drain(..).chain(self.outgoing.drain(..));
+        let is_open = self.parts.gate.is_open();
+        let (votes, now): (Vec<_>, Vec<_>) =
+            all.partition(|outgoing| !is_open && outgoing.is_vote());
+        votes.into_iter().for_each(|vote| self.keep_unsigned(vote));
+        now
     }
 
     /// Makes the log durable while `other` runs.
@@ -507,47 +520,24 @@ impl Order {
                 }
             }
         }
-        match (self.silenced, !self.unsigned.is_empty()) {
+        // What a closed gate holds back is told by whoever closed it.
+        let is_silenced = !self.unsigned.is_empty() && self.parts.gate.is_open();
+        match (self.silenced, is_silenced) {
             (false, true) => tracing::error!("votes wait for the signer and are not cast"),
             (true, false) => tracing::info!("the votes that waited are signed"),
             _ => {}
         }
-        self.silenced = !self.unsigned.is_empty();
+        self.silenced = is_silenced;
         self.parts.metrics.votes_waiting.set(self.unsigned.len() as i64);
         Ok(())
     }
 
     /// Keeps a message for the signer's return; the oldest gives way, as if lost on the network.
-    fn keep_unsigned(&mut self, to: Option<ReplicaId>, draft: Draft) {
+    fn keep_unsigned(&mut self, message: Outgoing) {
         if self.unsigned.len() == limits::UNSIGNED_MESSAGES_MAX {
             self.unsigned.pop_front();
         }
-        self.unsigned.push_back(Outgoing::Draft { to, draft });
-    }
-
-    /// Keeps evidence; where it cannot be kept, the log has it in full.
-    fn accuse(&self, evidence: &Evidence) {
-        let (culprit, offence) = (evidence.culprit, evidence.offence);
-        let lost = match self.parts.evidence.keep(evidence) {
-            Ok(Kept::New | Kept::Known) => {
-                return tracing::error!(%culprit, offence, "a replica broke the protocol");
-            }
-            Ok(Kept::Full) => "the limit on kept evidence is reached".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let messages: Vec<String> =
-            evidence.messages.iter().map(|m| hex::encode(m.to_bytes())).collect();
-        tracing::error!(%culprit, offence, lost, ?messages, "evidence that is not kept");
-    }
-
-    fn request(&self, outgoing: &Outgoing) -> Option<SignRequest> {
-        match outgoing {
-            Outgoing::Signed { .. } => None,
-            Outgoing::Draft { draft, .. } => {
-                let text = vote::signed_text(&self.parts.chain, &draft.body);
-                Some(SignRequest { slot: draft.slot, text })
-            }
-        }
+        self.unsigned.push_back(message);
     }
 
     fn send(
@@ -564,7 +554,7 @@ impl Order {
             Err(error @ SignError::Guard { .. }) => return Err(OrderError::Signer(error)),
             Err(SignError::Key { reason }) => {
                 tracing::debug!(reason, "a consensus message waits for the signer");
-                self.keep_unsigned(to, draft);
+                self.keep_unsigned(Outgoing::Draft { to, draft });
                 return Ok(());
             }
             // A refused or unsigned vote is simply not cast: silence is safe.

@@ -112,6 +112,8 @@ mod tests {
 
     use super::*;
     use crate::signer::SignError;
+    use crate::signer::guard::standing::RecordCall;
+    use crate::signer::guard::standing::Standing;
     use crate::types::signature::Algorithm;
     use crate::types::signature::PublicKey;
 
@@ -137,6 +139,10 @@ mod tests {
 
         fn parallel(&self) -> usize {
             2
+        }
+
+        fn record(&self, _: &RecordCall) -> Result<Standing, SignError> {
+            Ok(Standing::Complete)
         }
     }
 

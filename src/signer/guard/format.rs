@@ -14,8 +14,10 @@
 //!  98  floor: sequence u64              8
 //! 106  floor: epoch u64                 8     check = SHA-256("obelisk.guard.1" | guard identity
 //! 114  floor: view u64                  8             | file offset u64 | the bytes before)[..4],
-//! 122  zero                             2             with the lowest bit set
+//! 122  state u16                        2             with the lowest bit set
 //! 124  check                            4
+//!
+//! state  0 in use | 1 unproven | 2 stopped | 3 retired
 //! ```
 //!
 //! Sequence-bound slots below the floor's sequence, and view-change and new-view slots below its
@@ -28,6 +30,7 @@
 //! damage of records that may have been signed, and the guard does not open.
 
 use crate::types::codec::Decode;
+use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
 use crate::types::codec::Reader;
 use crate::types::codec::Writer;
@@ -58,6 +61,22 @@ pub struct Header {
     pub key: Digest,
     /// What was forgotten.
     pub floor: Floor,
+    /// Whether it signs.
+    pub state: State,
+}
+
+/// Whether a guard signs. The numbers are part of the format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// It signs.
+    #[default]
+    InUse = 0,
+    /// What its key signed is not known for certain: it signs once peers have shown what they saw.
+    Unproven = 1,
+    /// Another signer uses the key: it signs when an operator has said that this one is to.
+    Stopped = 2,
+    /// The record was handed over: it never signs again.
+    Retired = 3,
 }
 
 /// Below it nothing is signed any more.
@@ -69,6 +88,23 @@ pub struct Floor {
     pub epoch: Epoch,
     /// See `epoch`.
     pub view: View,
+}
+
+impl State {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InUse => "in use",
+            Self::Unproven => "waiting for peers",
+            Self::Stopped => "stopped: another signer uses the key",
+            Self::Retired => "retired: handed over",
+        }
+    }
+
+    fn from_number(number: u16) -> Option<Self> {
+        let all = [Self::InUse, Self::Unproven, Self::Stopped, Self::Retired];
+        all.into_iter().find(|state| *state as u16 == number)
+    }
 }
 
 /// An append, and a place in it.
@@ -120,7 +156,7 @@ impl Header {
         self.floor.sequence.encode(&mut w);
         self.floor.epoch.encode(&mut w);
         self.floor.view.encode(&mut w);
-        w.u16(0);
+        w.u16(self.state as u16);
         let mut bytes = w.finish().to_vec();
         bytes.extend_from_slice(&check(&self.identity, 0, &bytes));
         bytes
@@ -144,7 +180,7 @@ impl Header {
         Ok(header)
     }
 
-    fn fields(r: &mut Reader<'_>) -> Result<Self, crate::types::codec::DecodeError> {
+    fn fields(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.raw("magic and version", MAGIC.len() + 2)?;
         Ok(Self {
             fencing_epoch: r.u64("fencing epoch")?,
@@ -156,6 +192,8 @@ impl Header {
                 epoch: Epoch::decode(r)?,
                 view: View::decode(r)?,
             },
+            state: State::from_number(r.u16("state")?)
+                .ok_or(DecodeError::Invalid { field: "state", reason: "unknown" })?,
         })
     }
 }
@@ -266,11 +304,7 @@ fn read_record(piece: &[u8], header: &Header, offset: u64) -> Found {
     let mut r = Reader::new(&bytes);
     let mut fields = || {
         let append = Append { number: r.u8("append")?, index: r.u16("index")? };
-        Ok::<_, crate::types::codec::DecodeError>(Found::Record(
-            append,
-            Slot::decode(&mut r)?,
-            Digest::decode(&mut r)?,
-        ))
+        Ok::<_, DecodeError>(Found::Record(append, Slot::decode(&mut r)?, Digest::decode(&mut r)?))
     };
     fields().unwrap_or(Found::Damaged)
 }

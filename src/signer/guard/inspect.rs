@@ -8,6 +8,8 @@ use crate::signer::guard::GuardError;
 use crate::signer::guard::check_owner;
 use crate::signer::guard::format;
 use crate::signer::guard::format::Header;
+use crate::signer::guard::format::State;
+use crate::signer::guard::newest_of;
 use crate::types::ids::ChainId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
@@ -22,6 +24,8 @@ pub struct Inspection {
     pub newest: SequenceNumber,
     /// Grows each time the identity is allowed to sign from a new guard.
     pub fencing_epoch: u64,
+    /// Whether it signs.
+    pub state: State,
     /// An append was cut short, or is under way.
     pub torn: bool,
 }
@@ -43,11 +47,12 @@ pub fn inspect(path: &Path, chain: ChainId, key: &PublicKey) -> Result<Inspectio
     let header = Header::parse(&bytes).map_err(damaged)?;
     check_owner(path, &header, chain, key)?;
     let scan = format::scan(&bytes, &header).map_err(damaged)?;
-    let newest = scan.records.iter().map(|(slot, _)| slot.sequence).max();
+    let newest = newest_of(scan.records.iter().map(|(slot, _)| slot));
     Ok(Inspection {
         slots: scan.records.len(),
         newest: newest.unwrap_or_default().max(header.floor.sequence),
         fencing_epoch: header.fencing_epoch,
+        state: header.state,
         torn: scan.torn,
     })
 }

@@ -51,6 +51,18 @@ fn messages_round_trip() {
     }
 }
 
+/// The slot of a message is that of the draft it was signed as; what fills none has none.
+#[test]
+fn slots_are_read_from_the_bodies() {
+    let slot = |e: &crate::consensus::Envelope| (PLUGIN.slot)(Epoch(0), e);
+    let phases: Vec<_> = samples().iter().map(|e| slot(e).map(|slot| slot.phase)).collect();
+    let fills =
+        [Phase::Prepare, Phase::Checkpoint, Phase::PrePrepare, Phase::ViewChange, Phase::NewView];
+    assert_eq!(phases[..5], fills.map(Some));
+    assert_eq!(phases[5..], [None; 3]);
+    assert!(samples().iter().all(|e| (PLUGIN.slot)(Epoch(1), e).is_none()));
+}
+
 /// Claims list the outer signature first and every nested one once.
 #[test]
 fn claims_list_every_signature_once() {
