@@ -122,7 +122,8 @@ fn guard_of(of: &OfValidator) -> Result<(PathBuf, ChainId, PublicKey), Failure> 
     let found = match Config::load(&of.config) {
         Ok(config) => signer::own_guard_of(&config, &of.validator),
         Err(_) => {
-            let config = SignerConfig::load(&of.config).map_err(|error| config_failure(&error))?;
+            let config = SignerConfig::load(&of.config)
+                .map_err(|error| config_failure(&error, "docs/signer.md"))?;
             signer::guard_of(&config, &of.validator)
         }
     };

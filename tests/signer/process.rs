@@ -116,9 +116,16 @@ fn a_signer_killed_under_load_costs_time_alone() {
         load.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
     });
     // Longer than the nodes' patience: votes wait, and are cast when the signer is back.
+    // The connection stands before: without its TLS key a node takes no new one.
+    let (client, who) = (cluster.client(0), cluster.identity(Role::Client, 0));
+    let invoke = || {
+        let call = harmless();
+        cluster.runtime.block_on(client.invoke(&who, &call, super::PATIENCE)).unwrap()
+    };
+    invoke();
     process.kill();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| cluster.invoke(0, &harmless()));
+        let waiting = scope.spawn(invoke);
         std::thread::sleep(Duration::from_secs(3));
         process.start_again(&at);
         last = last.max(waiting.join().unwrap().height);

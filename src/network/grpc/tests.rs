@@ -76,7 +76,13 @@ fn restarted_server_is_dialled_again() {
         std::thread::yield_now();
     }
     dialler.grpc.send(ReplicaId(0), vote(2));
-    let listener = std::net::TcpListener::bind(&address).unwrap();
+    // Another connection of this machine may have been given the port meanwhile.
+    let listener = loop {
+        match std::net::TcpListener::bind(&address) {
+            Ok(listener) => break listener,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
     let second = consortium.validator(0, Some(listener), vec![]);
     assert_eq!(second.inbox.wait_messages(1)[0].1, vote(2));
     dialler.inbox.wait(|s| (s.connected.len() == 2).then_some(()));
