@@ -121,7 +121,8 @@ fn blocks() -> Vec<Block> {
 fn signer_requests() -> Vec<Vec<u8>> {
     let (key, chain) = (Digest([7; 32]), ChainId(Digest([9; 32])));
     let (epoch, view, sequence) = (Epoch(1), View(2), SequenceNumber(3));
-    let slot = Some(Slot { epoch, view, sequence, phase: Phase::Commit });
+    let at = Slot { epoch, view, sequence, phase: Phase::Commit };
+    let slot = Some(at);
     let text = Bytes::from_static(b"a text");
     let requests = vec![
         SignRequest { slot, text: text.clone() },
@@ -133,7 +134,7 @@ fn signer_requests() -> Vec<Vec<u8>> {
         Ask::Forget { key, sequence },
         Ask::Transport { key, text },
         Ask::Status,
-        Ask::Record { key, call: RecordCall::Examine(vec![(slot.unwrap(), key)]) },
+        Ask::Record { key, call: RecordCall::Examine(vec![(at, key)]) },
         Ask::Record { key, call: RecordCall::Fence(Floor::default()) },
         Ask::Record { key, call: RecordCall::Settle },
     ];

@@ -471,7 +471,7 @@ impl Order {
         if self.outgoing.is_empty() && self.unsigned.is_empty() {
             return Ok(());
         }
-        let outgoing = self.to_sign();
+        let outgoing = self.take_due();
         if outgoing.is_empty() {
             return Ok(());
         }
@@ -487,7 +487,7 @@ impl Order {
     }
 
     /// What is to be signed now; votes wait while the gate is closed.
-    fn to_sign(&mut self) -> Vec<Outgoing> {
+    fn take_due(&mut self) -> Vec<Outgoing> {
         let all = self.unsigned.drain(..).chain(self.outgoing.drain(..));
         let is_open = self.parts.gate.is_open();
         let (votes, now): (Vec<_>, Vec<_>) =
