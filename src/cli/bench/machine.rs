@@ -168,10 +168,12 @@ impl Build {
 
 /// Rust libraries are pinned in `Cargo.lock`; OpenSSL is the system's.
 fn providers() -> Vec<String> {
-    let version = |name: &str| match name {
-        #[cfg(feature = "openssl")]
-        "openssl" => Some(openssl::version::version().to_owned()),
-        _ => None,
+    let version = |name: &str| -> Option<String> {
+        match name {
+            #[cfg(feature = "openssl")]
+            "openssl" => Some(openssl::version::version().to_owned()),
+            _ => None,
+        }
     };
     let described = PROVIDERS.iter().map(|provider| match version(provider.name) {
         Some(version) => format!("{} ({version})", provider.name),
