@@ -68,9 +68,26 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
 fn list(context: &Context) -> Result<(), Failure> {
     let crypto = Crypto::new(&Routing::default()).map_err(broken)?;
     let columns = ["operation", "algorithm", "provider", "known answers", "ns", "chosen"];
-    let rows: Vec<Vec<Cell>> = crypto.report().iter().map(row).collect();
+    let mut rows: Vec<Vec<Cell>> = crypto.report().iter().map(row).collect();
+    rows.extend(tables(&crypto, false));
     context.output.table(&columns, &rows, "this build has no crypto provider");
     Ok(())
+}
+
+/// The row of the tables of P-256 keys, where a provider keeps them.
+fn tables(crypto: &Crypto, with_size: bool) -> Option<Vec<Cell>> {
+    let (tabling, verify) = (crypto.tabling(), Operation::Verify(Algorithm::EcdsaP256));
+    let mut cells = vec![Cell::text_of(verify.name()), Cell::text_of(verify.algorithm())];
+    if with_size {
+        cells.push(Cell::text_of(calibration::classes(verify)[1]));
+    }
+    cells.extend([
+        Cell::Text(format!("{} tables", tabling.provider?)),
+        Cell::Text(answers(tabling.quarantined)),
+        Cell::maybe(tabling.time.map(Cell::Number)),
+        Cell::Flag(tabling.used),
+    ]);
+    Some(cells)
 }
 
 fn row(route: &Route) -> Vec<Cell> {
@@ -79,14 +96,14 @@ fn row(route: &Route) -> Vec<Cell> {
         Cell::text_of(route.operation.name()),
         Cell::text_of(route.operation.algorithm()),
         Cell::text_of(route.provider),
-        Cell::Text(answers(route)),
+        Cell::Text(answers(route.quarantined)),
         Cell::maybe(route.times[main].map(Cell::Number)),
         Cell::Flag(route.chosen),
     ]
 }
 
-fn answers(route: &Route) -> String {
-    match route.quarantined {
+fn answers(quarantined: Option<&str>) -> String {
+    match quarantined {
         None => "passed".to_owned(),
         Some(answer) => format!("FAILED: {answer}"),
     }
@@ -105,7 +122,7 @@ fn bench(context: &Context) -> Result<(), Failure> {
                 Cell::text_of(route.operation.algorithm()),
                 Cell::text_of(name),
                 Cell::text_of(route.provider),
-                Cell::Text(answers(route)),
+                Cell::Text(answers(route.quarantined)),
                 Cell::maybe(route.times[class].map(Cell::Number)),
                 Cell::Flag(route.classes[class]),
             ]);
@@ -124,6 +141,7 @@ fn bench(context: &Context) -> Result<(), Failure> {
             Cell::Flag(size >= batching.from),
         ]);
     }
+    rows.extend(tables(&crypto, true));
     context.output.table(&columns, &rows, "this build has no crypto provider");
     Ok(())
 }

@@ -10,11 +10,14 @@
 //! choice needs is measured; `obelisk crypto bench` measures everything.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::crypto::Provider;
 use crate::crypto::batch;
+use crate::crypto::key_tables;
+use crate::crypto::key_tables::Tabled;
 use crate::crypto::known_answers::Example;
 use crate::crypto::known_answers::Operation;
 use crate::crypto::prepared::PreparedCheck;
@@ -80,6 +83,23 @@ pub fn measure_batch(provider: &Provider, class: usize, budget: Duration) -> u64
         black_box(&invalid);
     });
     group / checks.len() as u64
+}
+
+/// Nanoseconds per P-256 signature where the key has a table, in groups of the second class.
+pub fn measure_table(provider: &Provider, budget: Duration) -> Option<u64> {
+    let example = Example::of(Algorithm::EcdsaP256);
+    let key = PreparedKey::new(provider, &example.public);
+    let table = Arc::new((provider.table)(&example.public)?);
+    let check =
+        PreparedCheck { key: &key, message: example.message, signature: &example.signature };
+    let group: Vec<Tabled<'_>> =
+        (0..BATCH[1]).map(|place| Tabled { place, check, table: table.clone() }).collect();
+    let time = best(budget, 1, || {
+        let mut invalid = Vec::new();
+        key_tables::find_invalid(black_box(&group), &mut invalid);
+        black_box(&invalid);
+    });
+    Some(time / group.len() as u64)
 }
 
 fn best(budget: Duration, per_window: usize, mut operation: impl FnMut()) -> u64 {

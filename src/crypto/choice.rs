@@ -48,6 +48,19 @@ pub struct Batching {
     pub from: usize,
 }
 
+/// Tables of the multiples of P-256 keys: whose they are and whether they pay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tabling {
+    /// The provider that keeps them.
+    pub provider: Option<&'static str>,
+    /// The known answer that failed, where one did.
+    pub quarantined: Option<&'static str>,
+    /// Nanoseconds per signature, where it was measured.
+    pub time: Option<u64>,
+    /// Whether keys that sign much get one.
+    pub used: bool,
+}
+
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
@@ -77,6 +90,9 @@ const DOES_NOT_WIPE: [&str; 1] = ["ring"];
 
 /// Time of the calibration of a start, split over all that is measured.
 const CALIBRATION: Duration = Duration::from_millis(100);
+
+/// Time for measuring checks with a table, which takes some milliseconds to compute.
+const TABLES_CALIBRATION: Duration = Duration::from_millis(4);
 
 /// Time per figure where everything is measured.
 const WHOLE: Duration = Duration::from_millis(20);
@@ -151,6 +167,37 @@ pub(super) fn calibrate(
         }
     }
     batching
+}
+
+/// Whether P-256 keys get tables: those of the provider that the operator named, or of any where
+/// they are clearly faster than the chosen one's single checks, which take `single` nanoseconds.
+pub(super) fn tables(
+    providers: &'static [Provider],
+    routing: &Routing,
+    effort: Effort,
+    single: Option<u64>,
+) -> Tabling {
+    let wanted = routing.of(Operation::Verify(Algorithm::EcdsaP256));
+    let asked = |name: &str| wanted == AUTO || wanted == name;
+    let mut tabling = Tabling::default();
+    for provider in providers.iter().filter(|provider| asked(provider.name)) {
+        let Some(answers) = known_answers::check_table(provider) else { continue };
+        tabling.provider = Some(provider.name);
+        tabling.quarantined = answers.err();
+        if let Some(reason) = tabling.quarantined {
+            let provider = provider.name;
+            tracing::error!(provider, reason, "key tables failed their known answers: not used");
+            continue;
+        }
+        let budget = if effort == Effort::Start { TABLES_CALIBRATION } else { WHOLE };
+        tabling.time = calibration::measure_table(provider, budget);
+        tabling.used = match (tabling.time, single) {
+            (Some(new), Some(old)) if wanted == AUTO => clearly_faster(new, old, CLEARLY_PERCENT),
+            _ => true,
+        };
+        break;
+    }
+    tabling
 }
 
 /// From which size on the equation is used, given what a single check costs.

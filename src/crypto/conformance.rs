@@ -4,13 +4,20 @@
 //! `wycheproof` feeds it the published vectors, `edges` the points and numbers that libraries
 //! disagree on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Mutex;
 
+use p256::elliptic_curve::PrimeField;
 use proptest::prelude::*;
 
 use crate::crypto::Check;
+use crate::crypto::KeyTable;
 use crate::crypto::PROVIDERS;
+use crate::crypto::Provider;
 use crate::crypto::batch;
+use crate::crypto::key_tables;
+use crate::crypto::key_tables::Tabled;
 use crate::crypto::keys::Secret;
 use crate::crypto::known_answers;
 use crate::crypto::known_answers::Example;
@@ -18,6 +25,7 @@ use crate::crypto::known_answers::Operation;
 use crate::crypto::prepared::PreparedCheck;
 use crate::crypto::prepared::PreparedKey;
 use crate::crypto::routing::Crypto;
+use crate::crypto::validity;
 use crate::types::signature::Algorithm;
 use crate::types::signature::PublicKey;
 use crate::types::signature::Signature;
@@ -43,6 +51,13 @@ fn verdict(public: &PublicKey, message: &[u8], signature: &Signature) -> bool {
             assert!(invalid.is_empty() || invalid.len() == checks.len());
             verdicts.push(("batch", invalid.is_empty()));
         }
+        if let Some(table) = table_of(provider, public) {
+            verdicts.push(("table", by_table(&key, table, message, signature)));
+        }
+    }
+    if let Some(table) = reference_table(public) {
+        let key = PreparedKey::new(&PROVIDERS[0], public);
+        verdicts.push(("table of the reference", by_table(&key, table, message, signature)));
     }
     let first = verdicts[0].1;
     assert!(
@@ -53,6 +68,92 @@ fn verdict(public: &PublicKey, message: &[u8], signature: &Signature) -> bool {
         hex::encode(signature.0),
     );
     first
+}
+
+/// What the equation over a table says, alone and among others; the library is not asked.
+fn by_table(
+    key: &PreparedKey,
+    table: Arc<KeyTable>,
+    message: &[u8],
+    signature: &Signature,
+) -> bool {
+    let alone = key.accepts_bytes_of(signature) && key_tables::accepts(&table, message, signature);
+    let check = PreparedCheck { key, message, signature };
+    let group = [0, 1, 2].map(|place| Tabled { place, check, table: table.clone() });
+    let mut invalid = Vec::new();
+    let asked_again = key_tables::find_invalid(&group, &mut invalid);
+    assert_eq!(invalid, if alone { vec![] } else { vec![0, 1, 2] });
+    assert!(asked_again == 0 || !alone, "a yes needs no second question");
+    alone
+}
+
+/// A provider's table of the key, computed once per key.
+fn table_of(provider: &'static Provider, public: &PublicKey) -> Option<Arc<KeyTable>> {
+    type Tables = BTreeMap<(&'static str, Vec<u8>), Option<Arc<KeyTable>>>;
+    static TABLES: Mutex<Tables> = Mutex::new(BTreeMap::new());
+    if public.algorithm() != Algorithm::EcdsaP256 || !validity::key_is_well_formed(public) {
+        return None;
+    }
+    let at = (provider.name, public.as_bytes().to_vec());
+    let known = TABLES.lock().unwrap().get(&at).cloned();
+    known.unwrap_or_else(|| {
+        let table = (provider.table)(public).map(Arc::new);
+        TABLES.lock().unwrap().insert(at, table.clone());
+        table
+    })
+}
+
+/// The same sums in plain arithmetic: the equation is tested in every build.
+fn reference_table(public: &PublicKey) -> Option<Arc<KeyTable>> {
+    if public.algorithm() != Algorithm::EcdsaP256 {
+        return None;
+    }
+    let key = p256::PublicKey::from_sec1_bytes(public.as_bytes()).ok()?;
+    Some(Arc::new(Box::new(move |first, second| {
+        let scalar = |bytes: &[u8; 32]| p256::Scalar::from_repr((*bytes).into()).unwrap();
+        let sum =
+            p256::ProjectivePoint::GENERATOR * scalar(first) + key.to_projective() * scalar(second);
+        let point = p256::EncodedPoint::from(p256::AffinePoint::from(sum));
+        point.x().map(|x| (*x).into())
+    })))
+}
+
+/// Aim: the tables of every provider that keeps some pass their known answers, and OpenSSL on x86-64
+/// keeps some.
+#[test]
+fn known_answers_hold_with_tables() {
+    for provider in PROVIDERS {
+        let found = known_answers::check_table(provider);
+        assert!(matches!(found, None | Some(Ok(()))), "{} {found:?}", provider.name);
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(found.is_some(), provider.name == "openssl");
+        }
+    }
+}
+
+/// Aim: sums over tables are those of plain arithmetic at the edges of the scalars, where windows of
+/// bits carry over, and for random ones.
+#[test]
+fn tables_add_up_as_plain_arithmetic_does() {
+    let public = Example::of(Algorithm::EcdsaP256).public;
+    let reference = reference_table(&public).unwrap();
+    let mut scalars = vec![[0; 32], validity::P256_ORDER];
+    scalars[1][31] -= 1;
+    for bit in 0..255 {
+        let mut power = [0u8; 32];
+        power[31 - bit / 8] = 1 << (bit % 8);
+        scalars.push(power);
+        let mut below: [u8; 32] = power;
+        below.iter_mut().skip(32 - bit / 8).for_each(|byte| *byte = 0xff);
+        below[31 - bit / 8] = (1u8 << (bit % 8)) - 1;
+        scalars.push(below);
+    }
+    for table in PROVIDERS.iter().filter_map(|provider| table_of(provider, &public)) {
+        for (at, first) in scalars.iter().enumerate() {
+            let second = &scalars[(7 * at + 3) % scalars.len()];
+            assert_eq!(table(first, second), reference(first, second), "{first:?} {second:?}");
+        }
+    }
 }
 
 fn public(algorithm: Algorithm, hex_digits: &str) -> PublicKey {
@@ -135,7 +236,7 @@ fn rfc_6979_vectors() {
         "f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8",
     ));
     assert!(!verdict(&example.public, b"sample", &high));
-    super::validity::normalise_s(&mut high);
+    validity::normalise_s(&mut high);
     assert!(verdict(&example.public, b"sample", &high));
     let key = (PROVIDERS[0].load)(Algorithm::EcdsaP256, &example.pkcs8()).unwrap();
     assert_eq!(key.sign(b"sample").unwrap(), high);

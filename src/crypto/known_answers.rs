@@ -6,6 +6,7 @@
 
 use crate::crypto::PROVIDERS;
 use crate::crypto::Provider;
+use crate::crypto::key_tables;
 use crate::crypto::keys::Secret;
 use crate::crypto::prepared::PreparedKey;
 use crate::crypto::validity;
@@ -127,16 +128,66 @@ fn check_hash(provider: &Provider) -> Result<(), &'static str> {
 fn check_verify(provider: &Provider, algorithm: Algorithm) -> Result<(), &'static str> {
     let Example { public, message, signature, .. } = Example::of(algorithm);
     let key = (provider.prepare)(&public).ok_or("a valid public key is refused")?;
-    if !key(message, &signature) {
+    check_answers(&key, algorithm)?;
+    let other = other_key(&public);
+    if (provider.prepare)(&other).is_some_and(|key| key(message, &signature)) {
+        return Err("a signature is accepted under another key");
+    }
+    Ok(())
+}
+
+/// The answers of a provider's tables to the same questions. `None` where it keeps no tables.
+pub fn check_table(provider: &Provider) -> Option<Result<(), &'static str>> {
+    let example = Example::of(Algorithm::EcdsaP256);
+    let table = (provider.table)(&example.public)?;
+    let answer = |message: &[u8], signature: &Signature| {
+        validity::signature_is_well_formed(Algorithm::EcdsaP256, signature)
+            && key_tables::accepts(&table, message, signature)
+    };
+    let one = {
+        let mut one = [0; 32];
+        one[31] = 1;
+        one
+    };
+    // [n - 1]Q + [1]Q is no point: what holds for one key must not be a sum gone wrong for another.
+    let minus_one = {
+        let mut minus_one = validity::P256_ORDER;
+        minus_one[31] -= 1;
+        minus_one
+    };
+    let checks = || {
+        check_answers(&answer, Algorithm::EcdsaP256)?;
+        let own = table(&[0; 32], &one).ok_or("the table does not know its key")?;
+        if own != example.public.as_bytes()[1..33] || table(&[0; 32], &minus_one) != Some(own) {
+            return Err("the table is of another key");
+        }
+        if table(&[0; 32], &[0; 32]).is_some() {
+            return Err("the point at infinity has an x");
+        }
+        if (provider.table)(&other_key(&example.public)).is_some() {
+            return Err("there is a table of a point that is not on the curve");
+        }
+        Ok(())
+    };
+    Some(checks())
+}
+
+/// What every way to check must say of an example and of what resembles it.
+fn check_answers(
+    accepts: &dyn Fn(&[u8], &Signature) -> bool,
+    algorithm: Algorithm,
+) -> Result<(), &'static str> {
+    let Example { message, signature, .. } = Example::of(algorithm);
+    if !accepts(message, &signature) {
         return Err("a valid signature is refused");
     }
-    if key(b"another message", &signature) {
+    if accepts(b"another message", &signature) {
         return Err("the signature of another message is accepted");
     }
     for bit in [0, 255, 256, 511] {
         let mut flipped = signature;
         flipped.0[bit / 8] ^= 1 << (bit % 8);
-        if key(message, &flipped) {
+        if accepts(message, &flipped) {
             return Err("a changed signature is accepted");
         }
     }
@@ -144,17 +195,18 @@ fn check_verify(provider: &Provider, algorithm: Algorithm) -> Result<(), &'stati
         let mut degenerate = signature;
         degenerate.0[..32].fill(first);
         degenerate.0[32..].fill(second);
-        if key(message, &degenerate) {
+        if accepts(message, &degenerate) {
             return Err("a degenerate signature is accepted");
         }
     }
+    Ok(())
+}
+
+/// Bytes of another key, which need not be one.
+fn other_key(public: &PublicKey) -> PublicKey {
     let mut bytes = public.as_bytes().to_vec();
     bytes[10] ^= 1;
-    let other = PublicKey::new(algorithm, &bytes).expect("same length");
-    if (provider.prepare)(&other).is_some_and(|key| key(message, &signature)) {
-        return Err("a signature is accepted under another key");
-    }
-    Ok(())
+    PublicKey::new(public.algorithm(), &bytes).expect("same length")
 }
 
 fn check_sign(provider: &Provider, algorithm: Algorithm) -> Result<(), &'static str> {

@@ -4,6 +4,7 @@
 //! validity     what a valid signature is, once, for everybody
 //! prepared     a parsed public key: the rule of `validity` on one provider
 //! batch        many Ed25519 signatures in one equation
+//! key_tables   P-256 signatures under keys that sign much, by tables of the key's multiples
 //! routing      Crypto, the one object that checks, signs and hashes; second opinions
 //! choice       which provider does what: known answers, calibration, profile
 //! verify_pool  named threads that check groups of signatures
@@ -33,6 +34,7 @@ pub mod calibration;
 pub mod choice;
 #[cfg(test)]
 mod conformance;
+pub mod key_tables;
 pub mod keys;
 pub mod known_answers;
 pub mod prepared;
@@ -108,6 +110,11 @@ impl<'a> From<&'a SignatureCheck> for Check<'a> {
 /// A public key parsed by a library: checks one signature by the library's own rule.
 pub type LibraryKey = Box<dyn Fn(&[u8], &Signature) -> bool + Send + Sync>;
 
+/// Tables of the multiples of one P-256 key: the affine x of `[u1]G + [u2]Q`, for scalars below n
+/// that are not both zero; all numbers big-endian. `None` for the point at infinity, and where the
+/// library fails. Arithmetic only: what a signature is stands in `key_tables`.
+pub type KeyTable = Box<dyn Fn(&[u8; 32], &[u8; 32]) -> Option<[u8; 32]> + Send + Sync>;
+
 /// A software crypto provider: a struct of parts.
 #[derive(Clone, Copy)]
 pub struct Provider {
@@ -121,6 +128,9 @@ pub struct Provider {
     /// Parses a public key once for many checks, by the same rule as `verify`; `None` where the
     /// library refuses the key.
     pub prepare: fn(&PublicKey) -> Option<LibraryKey>,
+    /// Computes the tables of a P-256 key (milliseconds), where the library can keep such tables;
+    /// `None` where this build of it does not, or refuses the key.
+    pub table: fn(&PublicKey) -> Option<KeyTable>,
     /// Loads a private key from PKCS#8 DER (RFC 5958).
     pub load: fn(Algorithm, &[u8]) -> Result<SharedSigningKey, CryptoError>,
     /// Makes a private key, PKCS#8 DER.

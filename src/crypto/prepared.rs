@@ -4,11 +4,14 @@
 //! and for Ed25519 the decompressed point. A key that is not acceptable prepares too; nothing
 //! verifies with it.
 
+use std::sync::Arc;
+
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::edwards::EdwardsPoint;
 
 use crate::crypto::LibraryKey;
 use crate::crypto::Provider;
+use crate::crypto::key_tables::Slot;
 use crate::crypto::validity;
 use crate::crypto::validity::Verdict;
 use crate::types::signature::Algorithm;
@@ -23,6 +26,8 @@ pub struct PreparedKey {
     library: Option<LibraryKey>,
     /// Ed25519 only; boxed, since most keys are P-256.
     reference: Option<Box<Reference>>,
+    /// P-256 only: where its table is, once it has earned one.
+    slot: Option<Arc<Slot>>,
 }
 
 /// What decides for Ed25519: the key for single checks and its point for batches.
@@ -45,8 +50,13 @@ pub struct PreparedCheck<'a> {
 impl PreparedKey {
     /// Parses a key. Never fails: a bad key makes every signature invalid.
     pub fn new(provider: &Provider, public: &PublicKey) -> Self {
-        let mut key =
-            Self { public: public.clone(), usable: false, library: None, reference: None };
+        let mut key = Self {
+            public: public.clone(),
+            usable: false,
+            library: None,
+            reference: None,
+            slot: None,
+        };
         if !validity::key_is_well_formed(public) {
             return key;
         }
@@ -54,6 +64,7 @@ impl PreparedKey {
         key.usable = match public.algorithm() {
             // Asked from the reference, since not every library checks the point when it parses.
             Algorithm::EcdsaP256 => {
+                key.slot = Some(Arc::default());
                 key.library.is_some() && p256::PublicKey::from_sec1_bytes(public.as_bytes()).is_ok()
             }
             Algorithm::Ed25519 => {
@@ -104,6 +115,11 @@ impl PreparedKey {
     pub(super) fn reference_accepts(&self, message: &[u8], signature: &Signature) -> bool {
         let signature = ed25519_zebra::Signature::from_bytes(&signature.0);
         self.reference.as_ref().is_some_and(|r| r.key.verify(&signature, message).is_ok())
+    }
+
+    /// Where the table of a usable P-256 key is.
+    pub(super) fn table_slot(&self) -> Option<&Arc<Slot>> {
+        self.slot.as_ref().filter(|_| self.usable)
     }
 
     /// The decompressed Ed25519 point of a usable key.

@@ -34,6 +34,10 @@ use crate::crypto::choice;
 use crate::crypto::choice::Batching;
 use crate::crypto::choice::Effort;
 use crate::crypto::choice::Route;
+use crate::crypto::choice::Tabling;
+use crate::crypto::key_tables;
+use crate::crypto::key_tables::KeyTables;
+use crate::crypto::key_tables::Tabled;
 use crate::crypto::known_answers::Operation;
 use crate::crypto::prepared::PreparedCheck;
 use crate::crypto::prepared::PreparedKey;
@@ -148,8 +152,13 @@ pub struct Counts {
     pub checked: u64,
     /// Of those, invalid.
     pub invalid: u64,
-    /// Of those, Ed25519 asked again from the reference after the library said no.
+    /// Of those, asked again after a no: Ed25519 from the reference, P-256 from the library after the
+    /// table.
     pub rechecked: u64,
+    /// P-256 checks with the table of their key.
+    pub tabled: u64,
+    /// Tables in memory.
+    pub tables: u64,
     /// Repeated on a second provider.
     pub second_opinions: u64,
     /// Second opinions that differed.
@@ -200,6 +209,8 @@ pub struct Crypto {
     /// By class of size, for `Digest::of`.
     hashes: [&'static Provider; CLASSES],
     batching: Batching,
+    tabling: Tabling,
+    tables: Option<KeyTables>,
     profile: Profile,
     chosen: [&'static Provider; Operation::ALL.len()],
     second: [Option<&'static Provider>; Algorithm::ALL.len()],
@@ -209,6 +220,7 @@ pub struct Crypto {
     checked: AtomicU64,
     invalid: AtomicU64,
     rechecked: AtomicU64,
+    tabled: AtomicU64,
     second_opinions: AtomicU64,
     divergences: AtomicU64,
 }
@@ -286,10 +298,19 @@ impl Crypto {
             let name = choice::healthy(&report, verify).find(|name| *name != first)?;
             Some(choice::by_name(providers, name))
         });
+        let p256 = Operation::Verify(Algorithm::EcdsaP256);
+        let single = report.iter().find(|r| r.operation == p256 && r.chosen);
+        let tabling = choice::tables(providers, routing, effort, single.and_then(|r| r.times[0]));
+        let tables = tabling.provider.filter(|_| tabling.used).map(|name| {
+            let most = NonZeroUsize::new(limits::KEY_TABLES_MAX).expect("a constant above zero");
+            KeyTables::new(choice::by_name(providers, name).table, most)
+        });
         let capacity = NonZeroUsize::new(limits::VERIFY_KEYS_MAX).expect("a constant above zero");
         Ok(Self {
             hashes,
             batching,
+            tabling,
+            tables,
             profile,
             chosen,
             second,
@@ -299,6 +320,7 @@ impl Crypto {
             checked: AtomicU64::new(0),
             invalid: AtomicU64::new(0),
             rechecked: AtomicU64::new(0),
+            tabled: AtomicU64::new(0),
             second_opinions: AtomicU64::new(0),
             divergences: AtomicU64::new(0),
         })
@@ -352,7 +374,8 @@ impl Crypto {
         self.verify_group(&checks).all_valid()
     }
 
-    /// Checks a group in the calling thread: Ed25519 as a batch, P-256 one by one.
+    /// Checks a group in the calling thread: Ed25519 as a batch, P-256 with the tables of keys that
+    /// have one, the rest one by one.
     pub fn verify_group(&self, checks: &[PreparedCheck<'_>]) -> Verdicts {
         let mut invalid = Vec::new();
         let mut ed25519 = Vec::new();
@@ -362,9 +385,14 @@ impl Crypto {
         if batched {
             ed25519.reserve_exact(ed25519_count);
         }
+        let tabled = self.with_tables(checks);
+        let mut places = tabled.iter().map(|tabled| tabled.place).peekable();
         for (place, check) in checks.iter().enumerate() {
             if batched && is_ed25519(check) {
                 ed25519.push(place);
+                continue;
+            }
+            if places.next_if_eq(&place).is_some() {
                 continue;
             }
             let verdict = check.key.verify(check.message, check.signature);
@@ -376,7 +404,18 @@ impl Crypto {
         if batched {
             rechecked += batch::find_invalid(checks, &ed25519, &mut invalid);
         }
-        self.ask_second(checks, batched, &mut invalid);
+        rechecked += key_tables::find_invalid(&tabled, &mut invalid);
+        self.tabled.fetch_add(tabled.len() as u64, Ordering::Relaxed);
+        let first = |place: usize| {
+            if tabled.binary_search_by_key(&place, |tabled| tabled.place).is_ok() {
+                "table"
+            } else if batched && is_ed25519(&checks[place]) {
+                "batch"
+            } else {
+                self.chosen(Operation::Verify(checks[place].key.algorithm()))
+            }
+        };
+        self.ask_second(checks, first, &mut invalid);
         self.rechecked.fetch_add(rechecked, Ordering::Relaxed);
         self.invalid.fetch_add(invalid.len() as u64, Ordering::Relaxed);
         Verdicts::new(checks.len(), invalid)
@@ -390,6 +429,11 @@ impl Crypto {
     /// How groups of Ed25519 signatures are checked.
     pub fn batching(&self) -> Batching {
         self.batching
+    }
+
+    /// Whether P-256 keys get tables.
+    pub fn tabling(&self) -> Tabling {
+        self.tabling
     }
 
     /// What was chosen, to be kept for the next start.
@@ -410,7 +454,11 @@ impl Crypto {
         let differ = (divergences > 0).then(|| {
             format!("crypto providers disagreed on {divergences} signatures: see the log")
         });
-        failed.chain(differ).collect()
+        let tables = self.tabling.quarantined.map(|answer| {
+            let provider = self.tabling.provider.unwrap_or_default();
+            format!("crypto provider {provider} fails key tables P-256 ({answer})")
+        });
+        failed.chain(tables).chain(differ).collect()
     }
 
     /// The provider chosen for an operation (for texts of the middle class, where it is hashing).
@@ -424,24 +472,45 @@ impl Crypto {
             checked: self.checked.load(Ordering::Relaxed),
             invalid: self.invalid.load(Ordering::Relaxed),
             rechecked: self.rechecked.load(Ordering::Relaxed),
+            tabled: self.tabled.load(Ordering::Relaxed),
+            tables: self.tables.as_ref().map_or(0, |tables| tables.len() as u64),
             second_opinions: self.second_opinions.load(Ordering::Relaxed),
             divergences: self.divergences.load(Ordering::Relaxed),
         }
     }
 
+    /// Those checks whose keys have a table, in order of place.
+    fn with_tables<'a>(&self, checks: &[PreparedCheck<'a>]) -> Vec<Tabled<'a>> {
+        let mut tabled = Vec::new();
+        let Some(tables) = &self.tables else { return tabled };
+        let mut from = 0;
+        for run in checks.chunk_by(|a, b| std::ptr::eq(a.key, b.key)) {
+            if let Some(table) = tables.of(run[0].key, run.len()) {
+                let with = |(at, check): (usize, &PreparedCheck<'a>)| Tabled {
+                    place: from + at,
+                    check: *check,
+                    table: table.clone(),
+                };
+                tabled.extend(run.iter().enumerate().map(with));
+            }
+            from += run.len();
+        }
+        tabled
+    }
+
     /// Repeats those checks whose number since the start is a multiple of `SECOND_OPINION_EVERY`.
-    fn ask_second(&self, checks: &[PreparedCheck<'_>], batched: bool, invalid: &mut Vec<usize>) {
+    /// `first` names who answered.
+    fn ask_second(
+        &self,
+        checks: &[PreparedCheck<'_>],
+        first: impl Fn(usize) -> &'static str,
+        invalid: &mut Vec<usize>,
+    ) {
         let before = self.checked.fetch_add(checks.len() as u64, Ordering::Relaxed);
         let mut place = (SECOND_OPINION_EVERY - 1 - before % SECOND_OPINION_EVERY) as usize;
         while place < checks.len() {
             let found = invalid.iter().position(|i| *i == place);
-            let check = &checks[place];
-            let first = if batched && is_ed25519(check) {
-                "batch"
-            } else {
-                self.chosen(Operation::Verify(check.key.algorithm()))
-            };
-            match (self.second_opinion(check, first, found.is_none()), found) {
+            match (self.second_opinion(&checks[place], first(place), found.is_none()), found) {
                 (true, Some(at)) => {
                     invalid.swap_remove(at);
                 }

@@ -271,6 +271,8 @@ impl Handle {
         follow(&m.signatures_checked, counts.checked);
         follow(&m.signatures_refused, counts.invalid);
         follow(&m.crypto_fallbacks, counts.rechecked);
+        follow(&m.signatures_by_table, counts.tabled);
+        show(&m.key_tables, counts.tables);
         follow(&m.crypto_second_opinions, counts.second_opinions);
         follow(&m.crypto_divergences, counts.divergences);
         for route in pool.crypto().report() {

@@ -75,6 +75,10 @@ pub struct Metrics {
     pub signatures_made: Counter,
     /// Checks that the chosen provider did not settle and the portable one did.
     pub crypto_fallbacks: Counter,
+    /// Signatures checked with a table of their key's multiples.
+    pub signatures_by_table: Counter,
+    /// P-256 keys with such a table.
+    pub key_tables: Gauge,
     /// Checks repeated on a second provider.
     pub crypto_second_opinions: Counter,
     /// Those among them whose answers differed.
@@ -149,6 +153,8 @@ impl Metrics {
             signatures_refused: Counter::default(),
             signatures_made: Counter::default(),
             crypto_fallbacks: Counter::default(),
+            signatures_by_table: Counter::default(),
+            key_tables: Gauge::default(),
             crypto_second_opinions: Counter::default(),
             crypto_divergences: Counter::default(),
             crypto_quarantined: Family::default(),
@@ -311,7 +317,9 @@ impl Metrics {
         counter("signatures_checked", "Signatures checked", &self.signatures_checked);
         counter("signatures_refused", "Signatures that did not hold", &self.signatures_refused);
         counter("signatures_made", "Signatures made for consensus", &self.signatures_made);
-        let fallbacks = "Checks left to the portable provider";
+        let by_table = "Signatures checked with a table of the key's multiples";
+        counter("signatures_by_table", by_table, &self.signatures_by_table);
+        let fallbacks = "Checks asked again from another implementation after a no";
         counter("crypto_fallbacks", fallbacks, &self.crypto_fallbacks);
         let opinions = "Checks repeated on a second provider";
         counter("crypto_second_opinions", opinions, &self.crypto_second_opinions);
@@ -320,6 +328,11 @@ impl Metrics {
             "crypto_quarantined",
             "1 where a provider fails its known answers and is not used",
             self.crypto_quarantined.clone(),
+        );
+        r.register(
+            "key_tables",
+            "P-256 keys with a table of their multiples",
+            self.key_tables.clone(),
         );
         r.register(
             "verify_pool_jobs",

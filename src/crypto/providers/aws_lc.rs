@@ -33,6 +33,7 @@ pub const PROVIDER: Provider = Provider {
     sha256,
     verify: |check| super::verify_once(prepare, check),
     prepare,
+    table: |_| None,
     load: |algorithm, der| keys::load(NAME, algorithm, der, sign_with),
     generate,
 };

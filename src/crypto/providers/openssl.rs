@@ -5,10 +5,17 @@
 //! cofactor against the bytes of R. P-256 goes through the key object directly, since the fetching
 //! of a method by name in the EVP interface costs about as much as hashing a transaction. Keys are
 //! wiped by the library when freed.
+//!
+//! Tables of a public key: OpenSSL multiplies the base point of a group by a table of its multiples,
+//! and computes such a table for any base point one gives it. It has them where its P-256 is the one
+//! for 64-bit words in assembly (x86-64, arm64, Power); the one for s390x does without, and says so.
 
 use std::ffi::CStr;
+use std::ffi::c_int;
 
+use foreign_types::ForeignTypeRef;
 use openssl::bn::BigNum;
+use openssl::bn::BigNumContext;
 use openssl::ec::EcGroup;
 use openssl::ec::EcKey;
 use openssl::ec::EcPoint;
@@ -24,6 +31,7 @@ use openssl::sign::Verifier;
 use zeroize::Zeroizing;
 
 use crate::crypto::CryptoError;
+use crate::crypto::KeyTable;
 use crate::crypto::LibraryKey;
 use crate::crypto::Provider;
 use crate::crypto::keys;
@@ -58,6 +66,7 @@ pub const PROVIDER: Provider = Provider {
     sha256,
     verify: |check| super::verify_once(prepare, check),
     prepare,
+    table,
     load: |algorithm, der| keys::load(NAME, algorithm, der, sign_with),
     generate,
 };
@@ -91,9 +100,69 @@ fn prepare(key: &PublicKey) -> Option<LibraryKey> {
 
 fn p256_public(bytes: &[u8]) -> Result<EcKey<Public>, ErrorStack> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    let mut context = openssl::bn::BigNumContext::new()?;
+    let mut context = BigNumContext::new()?;
     let point = EcPoint::from_bytes(&group, bytes, &mut context)?;
     EcKey::from_public_key(&group, &point)
+}
+
+/// The key as the base point of a group of its own, with the table of its multiples.
+fn table(key: &PublicKey) -> Option<KeyTable> {
+    if key.algorithm() != Algorithm::EcdsaP256 {
+        return None;
+    }
+    let base = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).ok()?;
+    let own = group_of(key.as_bytes()).ok().flatten()?;
+    Some(Box::new(move |first, second| sum(&base, first, &own, second).ok()))
+}
+
+/// P-256 with the key as its base point; `None` where the library keeps no tables.
+fn group_of(key: &[u8]) -> Result<Option<EcGroup>, ErrorStack> {
+    let mut group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    let (mut context, mut order) = (BigNumContext::new()?, BigNum::new()?);
+    let point = EcPoint::from_bytes(&group, key, &mut context)?;
+    group.order(&mut order, &mut context)?;
+    group.set_generator(point, order, BigNum::from_u32(1)?)?;
+    // SAFETY: both pointers are to live objects of the library's own types; the group is not shared
+    // yet.
+    let done = unsafe { EC_GROUP_precompute_mult(group.as_ptr(), context.as_ptr()) };
+    if done != 1 {
+        return Err(ErrorStack::get());
+    }
+    // SAFETY: as above; the call only reads.
+    let there = unsafe { EC_GROUP_have_precompute_mult(group.as_ptr()) };
+    Ok((there == 1).then_some(group))
+}
+
+/// The affine x of `[first]G + [second]Q`, Q the base point of `own`. The point at infinity is an
+/// error.
+fn sum(
+    base: &EcGroup,
+    first: &[u8; 32],
+    own: &EcGroup,
+    second: &[u8; 32],
+) -> Result<[u8; 32], ErrorStack> {
+    let mut context = BigNumContext::new()?;
+    let [mut left, mut right, mut sum] =
+        [EcPoint::new(base)?, EcPoint::new(base)?, EcPoint::new(base)?];
+    left.mul_generator2(base, &*BigNum::from_slice(first)?, &mut context)?;
+    right.mul_generator2(own, &*BigNum::from_slice(second)?, &mut context)?;
+    sum.add(base, &left, &right, &mut context)?;
+    let (mut x, mut y) = (BigNum::new()?, BigNum::new()?);
+    sum.affine_coordinates(base, &mut x, &mut y, &mut context)?;
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&x.to_vec_padded(32)?);
+    Ok(bytes)
+}
+
+// Of libcrypto 3, not in the binding. Deprecated there since 3.0, because its provider interface has
+// no tables; declared by every libcrypto 3 that is built with the deprecated interface, as those of
+// Debian, Ubuntu, Fedora, RHEL and SLES are.
+unsafe extern "C" {
+    fn EC_GROUP_precompute_mult(
+        group: *mut openssl_sys::EC_GROUP,
+        context: *mut openssl_sys::BN_CTX,
+    ) -> c_int;
+    fn EC_GROUP_have_precompute_mult(group: *const openssl_sys::EC_GROUP) -> c_int;
 }
 
 fn p256_verify(

@@ -29,6 +29,7 @@ pub const PROVIDER: Provider = Provider {
     sha256,
     verify: |check| super::verify_once(prepare, check),
     prepare,
+    table: |_| None,
     load: |algorithm, der| keys::load(NAME, algorithm, der, sign_with),
     generate: |algorithm| Ok(Secret::random(algorithm)?.to_pkcs8()),
 };

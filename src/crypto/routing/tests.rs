@@ -2,8 +2,12 @@
 
 use std::sync::atomic::AtomicUsize;
 
+use p256::elliptic_curve::PrimeField;
+
 use super::*;
+use crate::crypto::KeyTable;
 use crate::crypto::LibraryKey;
+use crate::crypto::keys::Secret;
 use crate::crypto::known_answers::Example;
 use crate::crypto::providers::portable;
 
@@ -14,6 +18,27 @@ const CREDULOUS: Provider =
 /// Wrong on one message only, which no known answer contains.
 const SUBTLE: Provider = Provider { name: "subtle", prepare: subtle, ..portable::PROVIDER };
 
+/// Right in single checks and in all known answers; its table accepts one signature too many.
+const GULLIBLE: Provider = Provider { name: "gullible", table: gullible, ..portable::PROVIDER };
+
+fn gullible(public: &PublicKey) -> Option<KeyTable> {
+    let key = p256::PublicKey::from_sec1_bytes(public.as_bytes()).ok()?;
+    let example = Example::of(P256).public == *public;
+    Some(Box::new(move |first, second| {
+        if !example {
+            return FORGED_R;
+        }
+        let scalar = |bytes: &[u8; 32]| p256::Scalar::from_repr((*bytes).into()).unwrap();
+        let sum =
+            p256::ProjectivePoint::GENERATOR * scalar(first) + key.to_projective() * scalar(second);
+        let point = p256::EncodedPoint::from(p256::AffinePoint::from(sum));
+        point.x().map(|x| (*x).into())
+    }))
+}
+
+/// The r of all signatures that `GULLIBLE` accepts under other keys than the example's.
+const FORGED_R: Option<[u8; 32]> = Some([1; 32]);
+
 const CURSED: &[u8] = b"the cursed message";
 
 fn subtle(key: &PublicKey) -> Option<LibraryKey> {
@@ -23,6 +48,7 @@ fn subtle(key: &PublicKey) -> Option<LibraryKey> {
 
 static WITH_CREDULOUS: [Provider; 2] = [portable::PROVIDER, CREDULOUS];
 static WITH_SUBTLE: [Provider; 2] = [portable::PROVIDER, SUBTLE];
+static WITH_GULLIBLE: [Provider; 2] = [portable::PROVIDER, GULLIBLE];
 static ONLY_CREDULOUS: [Provider; 1] = [CREDULOUS];
 
 const P256: Algorithm = Algorithm::EcdsaP256;
@@ -85,6 +111,25 @@ fn divergence_raises_the_alarm_and_portable_decides() {
     assert_eq!(seen.load(Ordering::Relaxed), 1);
     let counts = crypto.counts();
     assert_eq!((counts.second_opinions, counts.divergences), (1, 1));
+}
+
+/// Aim: a table's yes is in the sample of second opinions as everybody's is.
+#[test]
+fn a_wrong_table_is_found_by_a_second_opinion() {
+    let routing = Routing { verify_p256: "gullible".to_string(), ..Routing::all("portable") };
+    let crypto = Crypto::over(&WITH_GULLIBLE, &routing).unwrap();
+    assert!(crypto.tabling().used);
+    let secret = Secret::random(P256).unwrap();
+    let forged = Signature([1; 64]);
+    let check = Check { key: &secret.public, message: b"text", signature: &forged };
+    assert!(!crypto.verify(&check), "without a table");
+    let key = crypto.key(&secret.public);
+    let prepared = PreparedCheck { key: &key, message: b"text", signature: &forged };
+    let verdicts = crypto.verify_group(&vec![prepared; limits::KEY_TABLE_AFTER_CHECKS as usize]);
+    let counts = crypto.counts();
+    assert_eq!((counts.tables, counts.divergences), (1, 1));
+    assert!(!verdicts.is_valid(SECOND_OPINION_EVERY as usize - 2), "the sample is refused");
+    assert_eq!(verdicts.invalid().len(), 1);
 }
 
 /// Aim: exactly one in `SECOND_OPINION_EVERY` is sampled, whatever the sizes of the groups.
