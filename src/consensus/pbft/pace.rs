@@ -15,9 +15,10 @@
 //! was overtaken by much younger ones, or the pipe stood empty too often while batches waited.
 //!
 //! The primary proposes at once where nothing is in flight. Else it begins the next proposal when the
-//! waiting work fills one, or `proposal_spacing_ms` after the last: where a round is shorter than
-//! the spacing, blocks gather what arrives during a round; where it is longer, up to `in_flight_max`
-//! rounds overlap (Nagle, RFC 896, asks the same of small packets).
+//! waiting work fills one, or a distance after the last (Nagle, RFC 896, asks the same of small
+//! packets). The distance grows with what is in flight: the k-th of `in_flight_max` keeps that part
+//! of `proposal_spacing_ms`. A long round, of far sites or a slow token, overlaps with a few others
+//! soon, and a busy pipe gathers larger blocks.
 //!
 //! A replica does not suspect while it hears too few others to form a quorum (it is cut off), while
 //! it is behind, or while its own execution or the watermark holds the pipe.
@@ -180,11 +181,17 @@ impl Pbft {
 
         let spaced = primary && self.keeps_distance();
         let restart = std::mem::take(&mut self.pace.restart_spacing);
-        let spacing_ms = self.tuning.proposal_spacing_ms;
-        self.settle(Timer::Proposal, spaced, restart, spacing_ms, effects);
+        self.settle(Timer::Proposal, spaced, restart, self.distance_ms(), effects);
     }
 
-    /// True while the last proposal is in flight and younger than the spacing.
+    /// From a proposal to the next that is not full, by how many will be in flight.
+    fn distance_ms(&self) -> u64 {
+        let most = self.tuning.in_flight_max.max(1);
+        let with_next = (self.proposed.0.saturating_sub(self.tip.sequence.0) + 1).min(most);
+        self.tuning.proposal_spacing_ms.saturating_mul(with_next) / most
+    }
+
+    /// True while the last proposal is in flight and younger than the distance.
     pub(super) fn keeps_distance(&self) -> bool {
         self.pace.fresh && self.proposed > self.tip.sequence
     }

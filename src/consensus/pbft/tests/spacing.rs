@@ -32,9 +32,10 @@ fn sizes(effects: &[Effect]) -> Vec<usize> {
     proposals(effects).iter().map(|p| p.batches.len()).collect()
 }
 
-fn arms_spacing(effects: &[Effect]) -> bool {
-    let spacing = limits::PROPOSAL_SPACING_MS;
-    effects.contains(&Effect::Arm { timer: Timer::Proposal, after_ms: spacing })
+/// Whether the distance is armed after which the `next`th proposal in flight may go.
+fn arms_spacing(effects: &[Effect], next: u64) -> bool {
+    let after_ms = limits::PROPOSAL_SPACING_MS * next / limits::PROPOSALS_IN_FLIGHT;
+    effects.contains(&Effect::Arm { timer: Timer::Proposal, after_ms })
 }
 
 fn available(solo: &mut Solo, reference: BatchRef) -> Vec<Effect> {
@@ -51,13 +52,13 @@ fn idle_primary_proposes_at_once_and_then_gathers() {
     let mut zero = primary();
     let first = available(&mut zero, batch(1));
     assert_eq!(sizes(&first), [1]);
-    assert!(arms_spacing(&first), "{first:?}");
+    assert!(arms_spacing(&first, 2), "{first:?}");
     for i in [2, 3] {
         assert!(proposals(&available(&mut zero, batch(i))).is_empty(), "batch {i} waits");
     }
     let second = zero.step(Input::TimerFired(Timer::Proposal));
     assert_eq!(sizes(&second), [2]);
-    assert!(arms_spacing(&second), "the distance is kept from the last proposal");
+    assert!(arms_spacing(&second, 3), "from the last proposal, the farther the more are in flight");
     assert!(proposals(&available(&mut zero, batch(4))).is_empty());
 }
 
