@@ -30,7 +30,7 @@ use lru::LruCache;
 use p256::Scalar;
 use p256::U256;
 use p256::elliptic_curve::PrimeField;
-use p256::elliptic_curve::ops::BatchInvert;
+use p256::elliptic_curve::ops::Invert;
 use p256::elliptic_curve::ops::Reduce;
 
 use crate::crypto::KeyTable;
@@ -149,13 +149,12 @@ pub fn find_invalid(group: &[Tabled<'_>], invalid: &mut Vec<usize>) -> u64 {
         }
     }
     // Never none of them: s is not zero, by the byte rules.
-    let inverses: Option<Vec<Scalar>> = Scalar::batch_invert(&numbers[..]).into();
+    let inverses = inverses(&numbers).unwrap_or_default();
     let mut rechecked = 0;
     for (at, (tabled, r)) in terms.into_iter().enumerate() {
         let check = &tabled.check;
-        let holds = inverses
-            .as_ref()
-            .is_some_and(|inverses| equation_holds(&tabled.table, check.message, r, inverses[at]));
+        let holds =
+            inverses.get(at).is_some_and(|w| equation_holds(&tabled.table, check.message, r, *w));
         if !holds {
             rechecked += 1;
             if !check.key.verify(check.message, check.signature).valid {
@@ -169,7 +168,23 @@ pub fn find_invalid(group: &[Tabled<'_>], invalid: &mut Vec<usize>) -> u64 {
 /// One signature in the accepted form, by the table alone.
 pub(super) fn accepts(table: &KeyTable, message: &[u8], signature: &Signature) -> bool {
     let Some([r, s]) = scalars(signature) else { return false };
-    Option::from(s.invert()).is_some_and(|w| equation_holds(table, message, r, w))
+    inverses(&[s]).is_some_and(|w| equation_holds(table, message, r, w[0]))
+}
+
+/// The inverses of numbers that are not zero, by one inversion and three multiplications each.
+fn inverses(numbers: &[Scalar]) -> Option<Vec<Scalar>> {
+    let mut product = Scalar::ONE;
+    let mut inverses = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        inverses.push(product);
+        product *= number;
+    }
+    let mut inverse: Scalar = Option::from(product.invert_vartime())?;
+    for (number, place) in numbers.iter().zip(&mut inverses).rev() {
+        *place *= inverse;
+        inverse *= number;
+    }
+    Some(inverses)
 }
 
 /// r and s, where they are below n.
@@ -236,6 +251,19 @@ mod tests {
         assert!(tables.of(&new, earned).is_some());
         assert!(tables.of(&old, 1).is_none());
         assert_eq!(tables.len(), 1);
+    }
+
+    /// Aim: shared inversions are those of each number alone; a zero has none.
+    #[test]
+    fn inverses_are_inverses() {
+        let numbers: Vec<Scalar> =
+            (1u64..9).map(|n| Scalar::from(n * n * n).invert().unwrap()).collect();
+        let found = inverses(&numbers).unwrap();
+        for (number, inverse) in numbers.iter().zip(found) {
+            assert_eq!(*number * inverse, Scalar::ONE);
+        }
+        assert_eq!(inverses(&[Scalar::ONE, Scalar::ZERO]), None);
+        assert_eq!(inverses(&[]), Some(vec![]));
     }
 
     /// Aim: keys for which no table can be had do without, for ever and at no cost.

@@ -68,9 +68,9 @@ pub const STATUS_ANSWER_SEQUENCES_MAX: u64 = 16;
 /// Ids of batches delivered last, kept to refuse a second proposal of one: 64 full sequences.
 pub const RECENT_BATCHES_MAX: usize = 64 * BLOCK_BATCHES_MAX;
 /// How much later than its last proposal a primary begins the next one, while the pipe is nearly full
-/// and the waiting work does not fill one, milliseconds, unless configured; with less in flight the
-/// sooner in proportion. A validator's batches keep it likewise. The second in flight keeps a quarter,
-/// a little more than the round of four validators on one machine (4.6 ms at 217 blocks per second,
+/// and the waiting work does not fill one, milliseconds, unless configured; with less in flight
+/// sooner. A validator's batches keep it likewise. The second in flight keeps a quarter, a little
+/// more than the round of four validators on one machine (4.6 ms at 217 blocks per second,
 /// `bench/README.md`); with `PROPOSALS_IN_FLIGHT` it fills most of the round of sites 50 ms apart.
 pub const PROPOSAL_SPACING_MS: u64 = 20;
 /// Proposals that a primary has under way at once, unless configured. More of them make blocks

@@ -390,7 +390,8 @@ async fn send(
         let group = match shared.arguments.rate {
             Some(rate) => {
                 tokio::time::sleep(PACE).await;
-                let due = start.elapsed().as_secs_f64() * rate as f64;
+                // The streams take turns, so that the whole comes evenly.
+                let due = start.elapsed().as_secs_f64() * rate as f64 + number as f64;
                 let due = (due / shared.arguments.streams as f64) as u64;
                 let group = due.saturating_sub(done);
                 done = due;

@@ -16,9 +16,9 @@
 //!
 //! The primary proposes at once where nothing is in flight. Else it begins the next proposal when the
 //! waiting work fills one, or a distance after the last (Nagle, RFC 896, asks the same of small
-//! packets). The distance grows with what is in flight: the k-th of `in_flight_max` keeps that part
-//! of `proposal_spacing_ms`. A long round, of far sites or a slow token, overlaps with a few others
-//! soon, and a busy pipe gathers larger blocks.
+//! packets). The distance grows with what is in flight: the k-th of m keeps (k/m)^2 of
+//! `proposal_spacing_ms`, a quarter at least. A long round, of far sites or a slow token, overlaps with
+//! a few others soon, and a busy pipe gathers larger blocks.
 //!
 //! A replica does not suspect while it hears too few others to form a quorum (it is cut off), while
 //! it is behind, or while its own execution or the watermark holds the pipe.
@@ -188,7 +188,9 @@ impl Pbft {
     fn distance_ms(&self) -> u64 {
         let most = self.tuning.in_flight_max.max(1);
         let with_next = (self.proposed.0.saturating_sub(self.tip.sequence.0) + 1).min(most);
-        self.tuning.proposal_spacing_ms.saturating_mul(with_next) / most
+        let (spacing_ms, part) = (self.tuning.proposal_spacing_ms, most.saturating_mul(most));
+        let grown = spacing_ms.saturating_mul(with_next.saturating_mul(with_next)) / part;
+        grown.max(spacing_ms / 4)
     }
 
     /// True while the last proposal is in flight and younger than the distance.

@@ -32,10 +32,12 @@ fn sizes(effects: &[Effect]) -> Vec<usize> {
     proposals(effects).iter().map(|p| p.batches.len()).collect()
 }
 
-/// Whether the distance is armed after which the `next`th proposal in flight may go.
-fn arms_spacing(effects: &[Effect], next: u64) -> bool {
-    let after_ms = limits::PROPOSAL_SPACING_MS * next / limits::PROPOSALS_IN_FLIGHT;
-    effects.contains(&Effect::Arm { timer: Timer::Proposal, after_ms })
+/// The distance that a step armed.
+fn armed_ms(effects: &[Effect]) -> Option<u64> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Arm { timer: Timer::Proposal, after_ms } => Some(*after_ms),
+        _ => None,
+    })
 }
 
 fn available(solo: &mut Solo, reference: BatchRef) -> Vec<Effect> {
@@ -52,14 +54,26 @@ fn idle_primary_proposes_at_once_and_then_gathers() {
     let mut zero = primary();
     let first = available(&mut zero, batch(1));
     assert_eq!(sizes(&first), [1]);
-    assert!(arms_spacing(&first, 2), "{first:?}");
+    assert_eq!(armed_ms(&first), Some(limits::PROPOSAL_SPACING_MS / 4));
     for i in [2, 3] {
         assert!(proposals(&available(&mut zero, batch(i))).is_empty(), "batch {i} waits");
     }
     let second = zero.step(Input::TimerFired(Timer::Proposal));
     assert_eq!(sizes(&second), [2]);
-    assert!(arms_spacing(&second, 3), "from the last proposal, the farther the more are in flight");
+    assert!(armed_ms(&second).is_some(), "the distance is kept from the last proposal");
     assert!(proposals(&available(&mut zero, batch(4))).is_empty());
+}
+
+/// The more are in flight, the farther apart, from a quarter of the spacing up to all of it.
+#[test]
+fn a_fuller_pipe_keeps_more_distance() {
+    let mut zero = primary();
+    let mut armed = vec![armed_ms(&available(&mut zero, batch(0))).unwrap()];
+    for i in 1..limits::PROPOSALS_IN_FLIGHT {
+        available(&mut zero, batch(i));
+        armed.extend(armed_ms(&zero.step(Input::TimerFired(Timer::Proposal))));
+    }
+    assert_eq!(armed, [5, 5, 5, 7, 11, 15, 20, 20]);
 }
 
 /// A spacing that passed while nothing waited is not asked for again.
