@@ -64,6 +64,13 @@ fn primary_of_a_past_view_joins_the_others_on_an_idle_network() {
     holds_seed("pbft", 21_239);
 }
 
+/// A null request is executed after others were delivered, a checkpoint on it becomes stable, and
+/// the crash leaves no block to begin from.
+#[test]
+fn checkpoint_on_a_null_request_does_not_stop_a_single_replica() {
+    holds_seed("pbft", 1_029_120);
+}
+
 /// Without faults nobody changes the view or needs to fetch anything.
 #[test]
 fn a_calm_network_stays_in_its_first_view() {
@@ -98,6 +105,25 @@ fn all_replicas_killed_together_keep_what_was_committed() {
             let kill = Action::CrashAll { down_us: 50_000 };
             let again = Action::CrashAll { down_us: 500_000 };
             let options = calm(row, at_ms, 4, 4_000).with(at_ms, kill).with(at_ms + 90, again);
+            holds(row, &options);
+        }
+    }
+}
+
+/// The same on an idle network whose execution lags behind: null requests alone moved the stable
+/// checkpoint, they leave no block, and nobody is there to catch up from.
+#[test]
+fn all_replicas_killed_together_on_an_idle_network_go_on() {
+    for row in byzantine() {
+        for (replicas, at_ms) in [4, 1].into_iter().flat_map(|n| (1..9).map(move |k| (n, k * 397)))
+        {
+            let kill = Action::CrashAll { down_us: 50_000 };
+            let mut options = calm(row, at_ms, replicas, 6_000).with(2_000 + at_ms, kill);
+            options.parameters.checkpoint_interval = 2;
+            options.tuning.null_request_ms = 150;
+            options.execute_us = (300_000, 300_000);
+            options.batch_gap_us = 6_000_000;
+            options.batches = 1;
             holds(row, &options);
         }
     }

@@ -63,10 +63,17 @@ impl Pbft {
         self.executed = self.executed.max(executed.sequence);
         self.take_checkpoint(executed.sequence, executed.checkpoint, effects);
         self.log.advance(self.log.low(), self.executed);
-        let null = self.last_null.as_ref().filter(|d| d.proposal.sequence == executed.sequence);
-        if let Some(certificate) = null.map(|d| d.certificate.clone()) {
-            effects.push(Effect::Persist(Record::Null { certificate }.to_log()));
-        }
+        self.record_null(executed.sequence, effects);
+    }
+
+    /// Records that a null request was executed. The log has it before the checkpoint vote of the
+    /// same step leaves: who made a checkpoint stable comes back to it by ledger and log alone.
+    fn record_null(&mut self, executed: SequenceNumber, effects: &mut Vec<Effect>) {
+        // Others may have been delivered since, but no more than the log remembers.
+        let delivered = self.log.remembered(executed).filter(|d| d.proposal.is_null());
+        let Some(certificate) = delivered.map(|d| d.certificate.clone()) else { return };
+        self.executed_null = Some(certificate.clone());
+        effects.push(Effect::Persist(Record::Null { certificate }.to_log()));
     }
 
     /// Blocks came from others: the tip moves, and everything below it is settled.
@@ -159,10 +166,9 @@ impl Pbft {
         Vote { slot: self.slot(Phase::Checkpoint, View(0), sequence), digest }
     }
 
-    /// After a restart: the ledger's tip may be a checkpoint whose vote was not recorded. It is
-    /// sent with the other unfinished votes.
-    pub(super) fn recall_checkpoint(&mut self, digest: Digest) {
-        let n = self.tip.sequence;
+    /// After a restart: the last block, at `n`, may be a checkpoint whose vote was not recorded. It
+    /// is sent with the other unfinished votes. The votes for null requests above it were recorded.
+    pub(super) fn recall_checkpoint(&mut self, n: SequenceNumber, digest: Digest) {
         if self.is_checkpoint(n) && n > self.log.low() {
             self.checkpoints.own.entry(n).or_insert(digest);
         }

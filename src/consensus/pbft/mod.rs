@@ -150,6 +150,8 @@ pub struct Pbft {
     finals: BTreeMap<SequenceNumber, Final>,
     /// The last null request delivered.
     last_null: Option<Delivered>,
+    /// Certificate of the last null request executed: what a restart needs in place of a block.
+    executed_null: Option<QuorumCertificate>,
     /// A later null request that proves that no block lies between the tip and it.
     null_ahead: Option<Delivered>,
     /// Last sequence number this replica assigned, or the new-view did, in the view.
@@ -217,6 +219,7 @@ impl Pbft {
             early: BTreeMap::new(),
             finals: BTreeMap::new(),
             last_null: None,
+            executed_null: None,
             null_ahead: None,
             proposed: SequenceNumber(0),
             view_changes: BTreeMap::new(),
@@ -232,7 +235,7 @@ impl Pbft {
             pace: Pace::new(tip.sequence),
         };
         replica.replay(&setup.log);
-        replica.recall_checkpoint(setup.checkpoint);
+        replica.recall_checkpoint(tip.sequence, setup.checkpoint);
         replica
     }
 

@@ -8,7 +8,7 @@
 //! 5 checkpoint   sequence u64 | digest 32        own checkpoint vote
 //! 6 stable       certificate                     the low watermark
 //! 7 recent       batch ids u32 x 32              delivered since the last such record
-//! 8 null         certificate                     the last null request executed here
+//! 8 null         certificate                     a null request executed here
 //! ```
 //!
 //! Invariants: applying the records in order gives back every vote this replica ever sent above
@@ -61,8 +61,8 @@ pub enum Record {
     Stable { certificate: QuorumCertificate },
     /// Batches delivered lately, oldest first.
     Recent { batches: Vec<BatchId> },
-    /// The commit certificate of the last null request executed here: a ledger keeps none, and
-    /// without it a restart would fall back to the last block's sequence number.
+    /// The commit certificate of a null request executed here: a ledger keeps none, and without it
+    /// a restart would fall back to the last block's sequence number.
     Null { certificate: QuorumCertificate },
 }
 
@@ -134,8 +134,8 @@ impl Pbft {
         let checkpoints = self.checkpoints.own_above(self.log.low());
         records
             .extend(checkpoints.map(|(sequence, digest)| Record::Checkpoint { sequence, digest }));
-        let null = self.last_null.clone().filter(|d| d.proposal.sequence <= self.executed);
-        records.extend(null.map(|d| Record::Null { certificate: d.certificate }));
+        let null = self.executed_null.clone();
+        records.extend(null.map(|certificate| Record::Null { certificate }));
         records.push(Record::Recent { batches: self.batches.recent().collect() });
         records.iter().map(Record::to_log).collect()
     }
@@ -185,6 +185,7 @@ impl Pbft {
                     self.executed = tip.sequence;
                 }
                 if digest == certificate.vote.digest {
+                    self.executed_null = Some(certificate.clone());
                     self.last_null = Some(Delivered { proposal, certificate });
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::words::*;
 use crate::consensus::Effect;
+use crate::consensus::Executed;
 use crate::consensus::Input;
 use crate::consensus::LogRecord;
 use crate::consensus::Setup;
@@ -236,6 +237,45 @@ fn restart_remembers_executed_null_requests() {
     assert_eq!(three.0.tip, Tip { sequence: SequenceNumber(3), ..ledger });
     let (behind, _) = restart(3, genesis(), records(&effects));
     assert_eq!(behind.0.tip, genesis(), "another last block: the certificate proves nothing");
+}
+
+/// The same where agreement runs ahead of execution, and where the log is compacted meanwhile: the
+/// stable checkpoint stands for an executed null request, and no block brings the tip there.
+///
+/// ```text
+/// null 1..6 delivered, 1..4 executed -> CHECKPOINT(4) x 3 -> h = 4, compacted -> crash -> tip = 4
+/// ```
+#[test]
+fn restart_remembers_executed_null_requests_below_delivered_ones() {
+    let mut three = Solo::new(setup(4, 3));
+    let ledger = three.0.tip;
+    let mut effects: Vec<Effect> =
+        (1..=6).flat_map(|n| three.commit(0, &Proposal::null(SequenceNumber(n)))).collect();
+    for n in 1..=4 {
+        let sequence = SequenceNumber(n);
+        let checkpoint = state_digest(&Tip { sequence, ..ledger });
+        effects.extend(three.step(Input::Executed(Executed { sequence, checkpoint })));
+    }
+    let (executed, _) = restart(3, ledger, records(&effects));
+    assert_eq!(executed.0.tip, Tip { sequence: SequenceNumber(4), ..ledger });
+    let own = votes(&effects, Phase::Checkpoint)[0].digest;
+    effects.extend(three.receive_all([0, 1, 2].map(|i| vote(i, Phase::Checkpoint, 0, 4, own))));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Compact(_))));
+    let (compacted, _) = restart(3, ledger, records(&effects));
+    assert_eq!(compacted.0.log.low().0, 4);
+    assert_eq!(compacted.0.tip, Tip { sequence: SequenceNumber(4), ..ledger });
+}
+
+/// What the driver says of the ledger's state is said of its last block's sequence number, not of
+/// the null request above it.
+#[test]
+fn state_of_the_last_block_is_no_vote_for_a_null_request_above() {
+    let null = Proposal::null(SequenceNumber(4));
+    let (_, digest) = genesis().extend(chain(), &null);
+    let log = vec![Record::Null { certificate: certificate(Phase::Commit, 0, 4, digest) }.to_log()];
+    let (three, effects) = restart(3, genesis(), log);
+    assert_eq!(three.0.tip.sequence.0, 4);
+    assert!(votes(&effects, Phase::Checkpoint).is_empty());
 }
 
 /// Every record reads back as it was written.
