@@ -134,8 +134,8 @@ impl Ledger {
     }
 
     /// True where the transaction executed in one of the last `VALIDITY_BLOCKS_MAX` blocks; older
-    /// ones are refused by their `valid_until`, which must be checked first. A new id is answered
-    /// from memory.
+    /// ones, for which this may say either, are refused by their `valid_until`: check that first. A
+    /// new id is answered from memory unless more than `RECENT_IDS_MAX` executed in those blocks.
     pub fn contains(&self, id: &TxId) -> Result<bool, LedgerError> {
         if !self.recent.read().expect("no holder of this lock panics").may_contain(id) {
             return Ok(false);

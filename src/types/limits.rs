@@ -13,6 +13,12 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const ARGS_MAX: usize = 64;
 /// P. A transaction may stay valid for at most this many blocks; bounds the table of recent ids.
 pub const VALIDITY_BLOCKS_MAX: u64 = 1024;
+/// Ids of executed transactions that this table holds: 1,536 of each block on average. Full blocks
+/// of the smallest transactions would be 43 million, above 1 GB. An entry takes 17 bytes of a hash
+/// table and 8 in its block: this many fill 2^21 buckets to 3/4, removals may double them, so at
+/// most 84 MB, and 36 MB more while it grows. Beyond, the index on disk is asked, which forgets
+/// nothing.
+pub const RECENT_IDS_MAX: usize = 1536 * 1024;
 /// P. X.509 certificate, DER bytes: P-256 with attributes needs under 2 KiB.
 pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1024;
 /// P. Attributes of one certificate.
