@@ -1,9 +1,13 @@
 //! The ledger as its users see it: commit, read, prove, reopen, recover, refuse.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use obelisk::ledger::Divergence;
@@ -11,7 +15,9 @@ use obelisk::ledger::ExecutedBlock;
 use obelisk::ledger::Ledger;
 use obelisk::ledger::LedgerError;
 use obelisk::ledger::segments::SegmentSizes;
+use obelisk::storage::Entry;
 use obelisk::storage::Kv;
+use obelisk::storage::StorageError;
 use obelisk::storage::WriteBatch;
 use obelisk::storage::faulty::FaultPlan;
 use obelisk::storage::faulty::FaultyKv;
@@ -99,6 +105,78 @@ fn segment_files(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = read.map(|entry| entry.expect("listed").path()).collect();
     files.sort();
     files
+}
+
+/// A memory store that does something more once, when a write is visible to readers.
+#[derive(Default)]
+struct WatchedKv {
+    inner: MemoryKv,
+    after_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for WatchedKv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Kv for WatchedKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.inner.scan(table, start, end, limit)
+    }
+
+    fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError> {
+        self.inner.last(table, start, end)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        self.inner.write(batch)?;
+        let after = self.after_write.lock().expect("no holder panics").take();
+        after.into_iter().for_each(|after| after());
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+}
+
+/// Who reads while a block is being applied gets a value and the height at which it holds: the store
+/// shows the new value before the ledger says the new height.
+#[test]
+fn a_value_is_read_with_its_height() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let kv = Arc::new(WatchedKv::default());
+    let ledger = Arc::new(open(dir.path(), kv.clone()).expect("opened"));
+    let genesis = genesis("test");
+    writes(&genesis, 1, &[("k", Some("first"))], &ledger);
+    let (say, said) = mpsc::channel();
+    let hear = {
+        let reader = ledger.clone();
+        move || {
+            let read = std::thread::spawn(move || reader.get_at_tip(&key("k")).expect("read"));
+            // Whoever waits for the commit, as is right, cannot answer before this returns.
+            let looks = 0..200;
+            looks.take_while(|_| !read.is_finished()).for_each(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+            });
+            say.send(read).expect("heard");
+        }
+    };
+    *kv.after_write.lock().expect("no holder panics") = Some(Box::new(hear));
+    writes(&genesis, 2, &[("k", Some("second"))], &ledger);
+    let read = said.recv().expect("said").join().expect("read");
+    assert_eq!(read, (Height(2), Some(Bytes::from_static(b"second"))));
 }
 
 /// Committed blocks, results, transactions, certificates and values are read back.

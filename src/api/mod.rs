@@ -284,7 +284,7 @@ impl Service {
     fn state(&self, key: StateKey, proof: bool) -> Result<Answer, Failure> {
         let ledger = self.handle.ledger();
         if !proof {
-            let (height, value) = (ledger.tip().height, ledger.get(&key)?);
+            let (height, value) = ledger.get_at_tip(&key)?;
             return Ok(Answer::State(Box::new(StateValue { height, value, proof: None })));
         }
         let proven = ledger.prove(std::slice::from_ref(&key))?;

@@ -96,6 +96,12 @@ impl Ledger {
         self.head().roots.state
     }
 
+    /// The last block and the root of the world state after it.
+    pub fn tip_and_root(&self) -> (Tip, Digest) {
+        let Applied { tip, roots } = *self.head();
+        (tip, roots.state)
+    }
+
     /// State root and receipts root at `tip`.
     pub fn last_result(&self) -> (Digest, Digest) {
         let roots = self.head().roots;
@@ -151,6 +157,13 @@ impl Ledger {
     /// The value of a key at `tip`.
     pub fn get(&self, at: &StateKey) -> Result<Option<Bytes>, LedgerError> {
         Ok(self.kv.get(Table::State, &rows::state_row(at))?.map(Bytes::from))
+    }
+
+    /// The value of a key and the height at which it holds. Waits for a commit at hand.
+    pub fn get_at_tip(&self, at: &StateKey) -> Result<(Height, Option<Bytes>), LedgerError> {
+        // Commits hold this lock from their first write to the new height.
+        let _still = self.tree.read().expect("no holder of this lock panics");
+        Ok((self.tip().height, self.get(at)?))
     }
 
     /// The values of many keys, in the order asked.

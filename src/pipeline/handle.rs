@@ -330,7 +330,7 @@ impl Handle {
     /// How the node stands.
     pub fn status(&self) -> NodeStatus {
         let shared = &self.0;
-        let tip = shared.ledger.tip();
+        let (tip, state_root) = shared.ledger.tip_and_root();
         let core = shared.core.lock().expect("no holder of this lock panics").clone();
         let peers = shared.transport.peers();
         let replicas = &shared.genesis.replicas;
@@ -357,7 +357,7 @@ impl Handle {
             replica: shared.me,
             height: tip.height,
             block_hash: tip.hash,
-            state_root: shared.ledger.last_result().0,
+            state_root,
             primary: shared.me.map(|_| replicas.primary(core.view)),
             core,
             peers,
