@@ -17,6 +17,8 @@ mod decoders;
 #[cfg(feature = "cli")]
 mod demo;
 mod distance;
+#[cfg(feature = "cli")]
+mod evidence;
 mod execution;
 mod guard;
 mod intake;
