@@ -8,6 +8,7 @@ use crate::consensus::pbft::message::Message;
 use crate::types::batch::BatchRef;
 use crate::types::digest::Digest;
 use crate::types::ids::SequenceNumber;
+use crate::types::limits;
 use crate::types::proposal::Proposal;
 use crate::types::vote::Phase;
 
@@ -146,6 +147,11 @@ fn pre_prepares_wait_for_their_turn() {
 fn unacceptable_proposals_get_no_vote() {
     let good = proposal(0, 1, &[1]);
     let wrong_ref = BatchRef { bytes: 301, ..batch(1) };
+    // Not held here: nothing but the limit speaks against them.
+    let bytes = |i: u64, bytes: u32| BatchRef { bytes, ..batch(i) };
+    let (half, whole) = (5 * 1024 * 1024, 9 * 1024 * 1024);
+    let transactions = u32::try_from(limits::SEQUENCE_TXS_MAX + 1).unwrap();
+    let crowd = BatchRef { transactions, ..batch(77) };
     let bad = [
         Proposal { view: crate::types::ids::View(1), ..good.clone() },
         Proposal { time_ms: 0, ..good.clone() },
@@ -155,7 +161,9 @@ fn unacceptable_proposals_get_no_vote() {
         Proposal { batches: vec![wrong_ref], ..good.clone() },
         Proposal { batches: (0..33).map(batch).collect(), ..good.clone() },
         Proposal { batches: Vec::new(), ..good.clone() },
-        Proposal { batches: vec![BatchRef { bytes: 9 * 1024 * 1024, ..batch(7) }], ..good.clone() },
+        Proposal { batches: vec![bytes(77, whole)], ..good.clone() },
+        Proposal { batches: vec![bytes(77, half), bytes(78, half)], ..good.clone() },
+        Proposal { batches: vec![crowd], ..good.clone() },
     ];
     for p in bad {
         let mut three = backup();
@@ -265,10 +273,12 @@ fn equivocation_is_evidence() {
 fn duplicates_change_nothing() {
     let mut three = backup();
     let p = proposal(0, 1, &[1]);
+    let (_, digest) = three.0.tip.extend(chain(), &p);
     three.commit(0, &p);
-    let effects = three.commit(0, &p);
+    let mut effects = three.prepare(0, &p);
+    effects.extend(three.receive_all([0, 1, 2].map(|i| vote(i, Phase::Commit, 0, 1, digest))));
     assert!(broadcasts(&effects).is_empty() && deliveries(&effects).is_empty());
-    assert!(records(&effects).is_empty());
+    assert!(records(&effects).is_empty() && accused(&effects).is_empty());
 }
 
 /// Three equal commits of one replica are one commit.
