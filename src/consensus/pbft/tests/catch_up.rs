@@ -8,6 +8,7 @@ use crate::consensus::Input;
 use crate::consensus::Timer;
 use crate::consensus::pbft::message::Message;
 use crate::consensus::pbft::message::Status;
+use crate::types::certificate::QuorumCertificate;
 use crate::types::digest::Digest;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
@@ -89,6 +90,28 @@ fn committed_message_must_fit_the_chain() {
     let forged = Message::Committed { proposal: proposal(0, 1, &[2]), certificate };
     assert!(deliveries(&two.receive(message(3, &forged))).is_empty());
     assert!(two.0.finals.is_empty());
+}
+
+/// Signatures below a quorum, of one replica many times, or of a stranger, prove nothing: neither
+/// a committed proposal nor a stable checkpoint.
+#[test]
+fn certificates_below_a_quorum_prove_nothing() {
+    let p = proposal(0, 1, &[1]);
+    let (_, commit) = setup(4, 2).tip.extend(chain(), &p);
+    let state = Digest::of(&[b"state"]);
+    for signers in [vec![], vec![0, 1], vec![0, 1, 1], vec![0, 1, 4]] {
+        let signed = |phase, n, digest| QuorumCertificate {
+            signatures: signers.iter().map(|i| (ReplicaId(*i), signature(*i))).collect(),
+            ..certificate(phase, 0, n, digest)
+        };
+        let mut two = Solo::new(setup(4, 2));
+        two.has(&[1]);
+        let certificate = signed(Phase::Commit, 1, commit);
+        let committed = Message::Committed { proposal: p.clone(), certificate };
+        assert!(deliveries(&two.receive(message(3, &committed))).is_empty(), "{signers:?}");
+        two.receive(message(3, &Message::Stable(signed(Phase::Checkpoint, 4, state))));
+        assert_eq!(two.0.log.low().0, 0, "{signers:?}");
+    }
 }
 
 /// Only two replicas send bulk in answer; all send their own votes, signed as they were.
@@ -205,6 +228,24 @@ fn null_requests_nobody_holds_are_skipped() {
     let mut other = Solo::new(setup(4, 3));
     other.receive(message(0, &proof));
     assert!(other.0.null_ahead.is_none(), "it holds another last block");
+}
+
+/// A block came after the proof that there was none: the proof was about another last block.
+#[test]
+fn null_request_over_another_block_is_not_skipped_to() {
+    let mut three = Solo::new(setup(4, 3));
+    three.execute(0, &proposal(0, 1, &[1]));
+    let null = Proposal::null(SequenceNumber(500));
+    let (_, digest) = three.0.tip.extend(chain(), &null);
+    let certificate = certificate(Phase::Commit, 0, 500, digest);
+    three.receive(message(0, &Message::Committed { proposal: null, certificate }));
+    assert!(three.0.null_ahead.is_some());
+    three.execute(0, &proposal(0, 2, &[2]));
+    three.receive(says(0, status(0, 500, 0)));
+    for _ in 0..8 {
+        assert!(deliveries(&three.step(Input::TimerFired(Timer::Retransmit))).is_empty());
+    }
+    assert_eq!(three.0.tip.sequence.0, 2);
 }
 
 /// Fetched blocks move the tip, their batches leave custody, and older or equal ones are nothing.

@@ -84,6 +84,19 @@ fn missing_body_is_fetched_before_the_vote() {
     assert_eq!(votes(&effects, Phase::Prepare).len(), 1);
 }
 
+/// Prepared by all others while the body is missing: whoever commits holds it.
+#[test]
+fn commit_vote_waits_for_the_body() {
+    let mut three = backup();
+    let p = proposal(0, 1, &[1]);
+    three.receive(pre_prepare(0, &p));
+    let digest = p.digest(&chain());
+    let effects = three.receive_all([0, 1, 2].map(|i| vote(i, Phase::Prepare, 0, 1, digest)));
+    assert!(votes(&effects, Phase::Commit).is_empty());
+    let effects = three.step(Input::BatchAvailable(batch(1)));
+    assert_eq!(votes(&effects, Phase::Commit).len(), 1);
+}
+
 /// A body asked for in vain is not asked for without end.
 #[test]
 fn fetches_are_bounded() {

@@ -103,6 +103,23 @@ fn restarted_primary_goes_on_above_what_it_proposed() {
     assert_eq!((next.sequence.0, next.batches), (2, vec![batch(2)]));
 }
 
+/// Of two prepared certificates for one sequence number the higher view's counts, whatever the
+/// order of the records.
+#[test]
+fn restart_keeps_the_highest_prepared_certificate() {
+    let (old, new) = (proposal(0, 1, &[1]), proposal(1, 1, &[2]));
+    let commit = |p: &Proposal| genesis().extend(chain(), p).1;
+    let record = |view, p: &Proposal| {
+        Record::Prepared { prepared: prepared(view, p), commit: commit(p) }.to_log()
+    };
+    for log in [[record(0, &old), record(1, &new)], [record(1, &new), record(0, &old)]] {
+        let (three, _) = restart(3, genesis(), log.to_vec());
+        assert_eq!(three.0.log.prepared(), [prepared(1, &new)]);
+        let vote = three.0.log.get(SequenceNumber(1)).and_then(|entry| entry.commit_vote);
+        assert_eq!(vote, Some((View(1), commit(&new))));
+    }
+}
+
 /// In the middle of a view change: the same demand, byte for byte, and no vote in the old view.
 #[test]
 fn restart_within_a_view_change_stays_in_it() {
