@@ -172,6 +172,9 @@ fn lost_checkpoint_votes_are_repaired() {
     let answer = sent(&three.receive(says(2, status(0, 8, 0))));
     let proof = answer.iter().find(|m| matches!(m, Message::Stable(_))).expect("the proof");
     let mut two = Solo::new(setup(4, 2));
+    let undue = certificate(Phase::Checkpoint, 0, 3, state);
+    two.receive(message(3, &Message::Stable(undue)));
+    assert_eq!(two.0.log.low().0, 0, "no checkpoint is due there");
     two.receive(message(3, proof));
     assert_eq!(two.0.log.low().0, 4);
 }

@@ -5,6 +5,7 @@ use crate::consensus::Effect;
 use crate::consensus::Input;
 use crate::consensus::Timer;
 use crate::consensus::pbft::message::Message;
+use crate::consensus::pbft::message::ViewChange;
 use crate::types::digest::Digest;
 use crate::types::ids::View;
 use crate::types::proposal::Proposal;
@@ -215,7 +216,7 @@ fn improper_new_views_are_dropped() {
 }
 
 /// View-changes with certificates that do not fit are dropped: a later view's, another digest,
-/// outside the window, a stable checkpoint where none is due.
+/// outside the window, below a quorum, a stable checkpoint where none is due.
 #[test]
 fn improper_view_changes_are_dropped() {
     let one = proposal(0, 1, &[1]);
@@ -223,7 +224,12 @@ fn improper_view_changes_are_dropped() {
     other.certificate.vote.digest = Digest::of(&[b"other"]);
     let mut few = prepared(0, &one);
     few.certificate.signatures.pop();
+    let mut weak = certificate(Phase::Checkpoint, 0, 4, Digest::of(&[b"state"]));
+    weak.signatures.pop();
+    let weak = ViewChange { view: View(1), stable: Some(weak), prepared: Vec::new() };
     let bad = [
+        message(1, &Message::ViewChange(weak)),
+        view_change(1, 2, 0, vec![prepared(0, &proposal(1, 1, &[1]))]),
         view_change(1, 1, 0, vec![prepared(1, &one)]),
         view_change(1, 1, 0, vec![other]),
         view_change(1, 1, 0, vec![few]),
@@ -252,6 +258,29 @@ fn checkpoint_in_a_view_change_moves_the_watermark() {
     three.receive(new_view(1, &demands, &[]));
     assert!(three.0.view_active);
     assert_eq!(three.0.view, View(1));
+}
+
+/// A prepared proposal above the tip whose batch was delivered below cannot have been committed; it
+/// is not carried over, or the batch would be ordered twice.
+#[test]
+fn prepared_proposal_with_a_delivered_batch_is_not_carried() {
+    let mut three = Solo::new(setup(4, 3));
+    let (low, high) = (proposal(0, 1, &[2]), proposal(0, 2, &[1]));
+    three.prepare(0, &low);
+    three.prepare(0, &high);
+    let committed = proposal(1, 1, &[1]);
+    let (_, digest) = three.0.tip.extend(chain(), &committed);
+    let certificate = certificate(Phase::Commit, 1, 1, digest);
+    let effects =
+        three.receive(message(0, &Message::Committed { proposal: committed, certificate }));
+    assert_eq!(deliveries(&effects).len(), 1);
+    three.receive(view_change(1, 2, 0, Vec::new()));
+    let effects = three.receive(view_change(2, 2, 0, Vec::new()));
+    let carried = broadcasts(&effects).into_iter().find_map(|m| match m {
+        Message::ViewChange(demand) => Some(demand.prepared),
+        _ => None,
+    });
+    assert_eq!(carried.expect("joins"), [prepared(0, &low)]);
 }
 
 /// What is delivered here and assigned again is voted for again, so that others get it too.
