@@ -97,12 +97,40 @@ fn misuse_is_explained() {
         (&["network", "create", "--out", "x", "--algorithm", "rsa"], &["p256 or ed25519"]),
         (&["network", "status"], &["no network is named", "--network DIR"]),
         (&["sim", "--seed", "1", "--plugin", "poof"], &["poof", "noops"]),
+        (
+            &["chaincode", "invoke", "a", "f", "x", "--timeut", "9"],
+            &["did you mean --timeout?", "-- --timeut"],
+        ),
+        (
+            &["chaincode", "query", "a", "f", "--x"],
+            &["unexpected argument '--x'", "put `--` before", "-- --x"],
+        ),
+        (&["chaincode", "query", "a", "f", "x", "-x"], &["unexpected argument '-x'", "-- -x"]),
+        (&["chaincode", "invoke", "a", "f", "x", "--timeout", "soon"], &["invalid value 'soon'"]),
     ] {
         let errors = refused(arguments, 2);
         for word in words {
             assert!(errors.contains(word), "{arguments:?}: no {word:?} in {errors}");
         }
     }
+}
+
+/// Flags are flags before and after a contract's arguments; numbers below zero and what follows
+/// `--` are arguments.
+#[test]
+fn flags_may_follow_a_contracts_arguments() {
+    for arguments in [
+        &["chaincode", "invoke", "a", "f", "x", "-5", "--timeout", "300", "--network", "/no/such"]
+            [..],
+        &["chaincode", "query", "a", "f", "x", "--network", "/no/such", "--", "--timeout", "-x"],
+        &["chaincode", "query", "--network", "/no/such", "a", "f", "--", "--json"],
+    ] {
+        let errors = refused(arguments, 4);
+        assert!(errors.contains("/no/such"), "{arguments:?}: {errors}");
+    }
+    let deploy = ["chaincode", "deploy", "a", "/no/such.wasm", "--version", "1"];
+    let more = ["--init", "x", "-5", "--timeout", "9"];
+    assert!(refused(&[&deploy[..], &more].concat(), 4).contains("/no/such.wasm"));
 }
 
 /// With `--json` an error is one JSON object.

@@ -29,7 +29,7 @@ pub enum Command {
         #[command(flatten)]
         package: Package,
         /// Arguments of the contract's `init`
-        #[arg(long, value_name = "ARG", num_args = 1..)]
+        #[arg(long, value_name = "ARG", num_args = 1.., allow_negative_numbers = true)]
         init: Vec<String>,
     },
     /// Replace a contract's code, keep its state (role admin of the deploying organisation)
@@ -82,8 +82,8 @@ pub struct Call {
     name: String,
     /// Function of the contract
     function: String,
-    /// Arguments: text, hex:00ff for bytes, @FILE for a file's content
-    #[arg(allow_hyphen_values = true)]
+    /// Arguments: text, hex:00ff for bytes, @FILE for a file's content; after `--` as they stand
+    #[arg(allow_negative_numbers = true)]
     args: Vec<String>,
 }
 

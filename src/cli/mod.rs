@@ -170,6 +170,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Names no network, for tests of one command.
+    #[cfg(test)]
+    pub fn quiet(output: Output) -> Self {
+        let global = Global { json: true, network: None, identity: None, node: None };
+        Self { output, global }
+    }
+
     /// The client profile, with what the flags put in its place.
     pub fn profile(&self) -> Result<Profile, Failure> {
         let named = std::env::var_os(NETWORK_VARIABLE).filter(|value| !value.is_empty());
@@ -196,7 +203,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         eprintln!("obelisk: a defect, please report it: {text}");
         std::process::abort();
     }));
-    let json = arguments.iter().any(|argument| argument == "--json");
+    // Behind `--` everything is a contract's.
+    let flags = arguments.iter().take_while(|argument| *argument != "--");
+    let json = flags.into_iter().any(|argument| argument == "--json");
     let done = match Cli::try_parse_from(arguments) {
         Ok(cli) => {
             let output = Output::new(cli.global.json);
@@ -237,7 +246,22 @@ fn misuse(error: &clap::Error) -> Failure {
     let first = text.lines().take_while(|line| !line.trim().is_empty());
     let cause = first.map(str::trim).collect::<Vec<_>>().join(" ");
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause).to_owned();
-    Failure::usage(cause, suggested(error).unwrap_or(help))
+    let fix = suggested(error);
+    match usage.and_then(|usage| literal(error, usage)) {
+        None => Failure::usage(cause, fix.unwrap_or(help)),
+        Some(literal) => {
+            let fix = fix.map(|fix| format!("{fix} If not, ")).unwrap_or_default();
+            Failure::usage(cause, fix + &literal)
+        }
+    }
+}
+
+/// Where a command takes any number of arguments, one that looks like a flag may be meant as it
+/// stands.
+fn literal(error: &clap::Error, usage: &str) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let open = error.kind() == ErrorKind::UnknownArgument && usage.ends_with("...");
+    open.then(|| format!("put `--` before the arguments that are meant as they stand: -- {word}"))
 }
 
 /// What clap thinks was meant.

@@ -257,8 +257,14 @@ impl Client {
         self.receipt(transaction.id(), left).await
     }
 
-    /// The receipt of a transaction, waiting for it at most this long.
+    /// The receipt of a transaction, waiting for it at most this long. A node waits for a limited
+    /// time, so it is asked until the whole of `wait` is over.
     pub async fn receipt(&self, id: TxId, wait: Duration) -> Result<Located, ClientError> {
+        let step = Duration::from_millis(limits::RECEIPT_WAIT_MS_MAX);
+        in_steps(wait, step, |part| self.receipt_once(id, part)).await
+    }
+
+    async fn receipt_once(&self, id: TxId, wait: Duration) -> Result<Located, ClientError> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let message = proto::ReceiptRequest { id: id.to_bytes(), wait_ms };
         let request = timed(message, wait + CALL_WITHIN);
@@ -463,6 +469,33 @@ fn tls_config(
     Ok(tls::client_config(credentials, &roots, check, &["h2"])?)
 }
 
+/// Asks with waits of at most `step` until something but "timed out" is answered, or `wait` is
+/// over.
+async fn in_steps<T, F>(
+    wait: Duration,
+    step: Duration,
+    mut ask: impl FnMut(Duration) -> F,
+) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let end = Instant::now() + wait;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match ask(left.min(step)).await {
+            // A node with a shorter limit than ours answers early: not at once again.
+            Err(ClientError::TimedOut(_)) if Instant::now() + RETRY_FIRST < end => {
+                tokio::time::sleep(RETRY_FIRST).await;
+            }
+            Err(ClientError::TimedOut(_)) => {
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                return Err(ClientError::TimedOut(wait_ms));
+            }
+            answer => return answer,
+        }
+    }
+}
+
 fn timed<T>(message: T, within: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(within);
@@ -476,3 +509,39 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn asked(answers: u32, wait: Duration) -> (Result<u32, ClientError>, Vec<Duration>) {
+        let mut parts = Vec::new();
+        let answer = in_steps(wait, Duration::from_millis(40), |part| {
+            parts.push(part);
+            let count = u32::try_from(parts.len()).unwrap();
+            async move {
+                tokio::time::sleep(part).await;
+                if count < answers { Err(ClientError::TimedOut(40)) } else { Ok(count) }
+            }
+        });
+        (answer.await, parts)
+    }
+
+    /// A wait that is longer than a node's goes on in steps of that; the first answer ends it.
+    #[tokio::test]
+    async fn long_waits_are_asked_in_steps() {
+        let (answer, parts) = asked(3, Duration::from_secs(60)).await;
+        assert_eq!((answer.unwrap(), parts.len()), (3, 3));
+        assert!(parts.iter().all(|part| *part == Duration::from_millis(40)), "{parts:?}");
+    }
+
+    /// Without an answer it ends with the whole wait in its words, and no step is longer than what
+    /// is left.
+    #[tokio::test]
+    async fn waits_end_at_their_own_deadline() {
+        let wait = Duration::from_millis(300);
+        let (answer, parts) = asked(u32::MAX, wait).await;
+        assert!(matches!(answer, Err(ClientError::TimedOut(300))), "{answer:?}");
+        assert!(parts.len() > 1 && parts.iter().sum::<Duration>() <= wait, "{parts:?}");
+    }
+}
