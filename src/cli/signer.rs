@@ -1,5 +1,6 @@
 //! `obelisk signer`: the process that holds keys, and what it says about itself.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::node::config::ConfigError;
 use crate::node::signer;
 use crate::node::signer::SignerStartError;
 use crate::node::signer::config::SignerConfig;
+use crate::node::users;
 use crate::signer::guard::hand_over;
 use crate::signer::guard::standing;
 use crate::signer::remote;
@@ -168,7 +170,8 @@ fn renew(of: &OfValidator, context: &Context) -> Result<(), Failure> {
 fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> {
     let config = SignerConfig::load(path).map_err(|error| config_failure(&error, PAGE))?;
     let deadline = Duration::from_millis(limits::SIGNER_DEADLINE_MS);
-    let place = Place { socket: config.signer.socket, user: socket::own_user(), deadline };
+    let user = asked(&config, path)?;
+    let place = Place { socket: config.signer.socket, user, deadline };
     let fix = "start it: obelisk signer --config FILE";
     let json =
         remote::status(&place).map_err(|error| Failure::of(Exit::Unreachable, &error, fix))?;
@@ -220,6 +223,50 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
     Ok(())
 }
 
+/// The user whose signer has the socket. Refuses to ask as somebody it does not answer.
+fn asked(config: &SignerConfig, path: &Path) -> Result<u32, Failure> {
+    let (caller, socket) = (socket::own_user(), &config.signer.socket);
+    let owner = match std::fs::symlink_metadata(socket) {
+        Ok(found) => found.uid(),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let cause = format!(
+                "user {} may not look into the directory of the signer's socket {}",
+                users::name_of(caller),
+                socket.display()
+            );
+            let fix = "run it as the signer's user: sudo -u USER obelisk signer status ...";
+            return Err(Failure::usage(cause, fix));
+        }
+        // Not there: what follows says so.
+        Err(_) => return Ok(caller),
+    };
+    let listed = config.signer.users.iter().filter_map(|name| users::id_of(name).ok());
+    let answered: Vec<u32> = std::iter::once(owner).chain(listed).collect();
+    if answered.contains(&caller) {
+        return Ok(owner);
+    }
+    Err(wrong_user(caller, &answered, path))
+}
+
+/// The words for a caller whom the signer does not answer; the first of `answered` owns the socket.
+fn wrong_user(caller: u32, answered: &[u32], path: &Path) -> Failure {
+    let mut names: Vec<String> = answered.iter().map(|user| users::name_of(*user)).collect();
+    let owner = names[0].clone();
+    names.sort();
+    names.dedup();
+    let caller = users::name_of(caller);
+    let cause = format!(
+        "this signer answers the users {} only, as the kernel states them; this is {caller}",
+        names.join(", ")
+    );
+    let path = path.display();
+    let fix = format!(
+        "sudo -u {owner} obelisk signer status --config {path}  (or list {caller} under \
+         signer.users and restart the signer)"
+    );
+    Failure::usage(cause, fix)
+}
+
 /// A refused configuration in this house's form; `page` holds a file to compare with.
 pub fn config_failure(error: &ConfigError, page: &str) -> Failure {
     match error {
@@ -229,6 +276,10 @@ pub fn config_failure(error: &ConfigError, page: &str) -> Failure {
                 _ => Exit::Usage,
             };
             let cause = format!("cannot read the configuration {}: {source}", path.display());
+            if source.kind() == std::io::ErrorKind::PermissionDenied {
+                let fix = "run it as a user who may read it: sudo -u USER obelisk ...";
+                return Failure::new(exit, cause, fix);
+            }
             Failure::new(exit, cause, "name the file with --config")
         }
         error => Failure::usage(error.to_string(), format!("correct the line; {page} has a file")),
@@ -236,3 +287,21 @@ pub fn config_failure(error: &ConfigError, page: &str) -> Failure {
 }
 
 const PAGE: &str = "docs/signer.md";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is answered and the command that works are named.
+    #[test]
+    fn the_wrong_user_is_told_the_right_one() {
+        let failure = wrong_user(4_000_000_001, &[0, 4_000_000_002, 0], Path::new("/etc/s.toml"));
+        assert_eq!(
+            failure.to_string(),
+            "error: this signer answers the users 4000000002, root only, as the kernel states \
+             them; this is 4000000001\nfix: sudo -u root obelisk signer status --config \
+             /etc/s.toml  (or list 4000000001 under signer.users and restart the signer)"
+        );
+        assert_eq!(failure.exit, Exit::Usage);
+    }
+}

@@ -1,6 +1,7 @@
 //! Users and groups of the system, by name or number, as configurations write them.
 
 use nix::unistd::Group;
+use nix::unistd::Uid;
 use nix::unistd::User;
 
 use crate::signer::socket;
@@ -17,6 +18,14 @@ pub fn id_of(user: &str) -> Result<u32, String> {
         Ok(Some(found)) => Ok(found.uid.as_raw()),
         Ok(None) => Err(format!("no user is called {user:?}; create it, or give a number")),
         Err(errno) => Err(format!("cannot look up the user {user:?}: {errno}")),
+    }
+}
+
+/// A user's name for people; its number where it has none.
+pub fn name_of(user: u32) -> String {
+    match User::from_uid(Uid::from_raw(user)) {
+        Ok(Some(found)) => found.name,
+        Ok(None) | Err(_) => user.to_string(),
     }
 }
 
@@ -46,6 +55,7 @@ mod tests {
         assert_eq!(id_of("4711"), Ok(4711));
         assert_eq!(id_of(""), Ok(socket::own_user()));
         assert!(id_of("nobody-of-that-name").unwrap_err().contains("nobody-of-that-name"));
+        assert_eq!((name_of(0).as_str(), name_of(4_000_000_000).as_str()), ("root", "4000000000"));
         assert_eq!(group_id_of("root"), Ok(Some(0)));
         assert_eq!(group_id_of(""), Ok(None));
         assert!(group_id_of("no-such-group").is_err());

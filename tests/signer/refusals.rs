@@ -90,3 +90,46 @@ fn a_node_does_not_trust_a_socket_of_others() {
     let place = obelisk::signer::socket::connect(&settings.signer.socket, 4711);
     assert!(place.err().unwrap().to_string().contains("belongs to user"));
 }
+
+/// Another user, root among them, is told whom the signer answers and the command to run.
+#[test]
+fn the_wrong_user_is_told_whom_the_signer_answers() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: only root can ask as another user");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let home = config.with_file_name("signer");
+    let _signer = SignerProcess::start(&config, &home.join("signer.sock"), &[]);
+    for folder in [directory.path(), &directory.path().join("net"), config.parent().unwrap()] {
+        mode(folder, 0o711);
+    }
+    let status = || {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(BINARY);
+        command.args(["signer", "status", "--config"]).arg(&config).uid(NOBODY);
+        match command.output() {
+            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => {
+                println!("SKIPPED: another user cannot start {BINARY}: {error}");
+                None
+            }
+        }
+    };
+    mode(&config, 0o644);
+    let Some(errors) = status() else { return };
+    assert!(errors.contains("may not look into the directory"), "{errors}");
+    assert!(errors.contains("sudo -u USER"), "{errors}");
+    mode(&home, 0o711);
+    let errors = status().unwrap();
+    let fix = format!("fix: sudo -u root obelisk signer status --config {}", config.display());
+    for words in ["answers the users root only", "this is ", &fix, "signer.users"] {
+        assert!(errors.contains(words), "no {words:?} in {errors}");
+    }
+    mode(&config, 0o600);
+    let errors = status().unwrap();
+    assert!(errors.contains("may read it"), "{errors}");
+}
+
+const NOBODY: u32 = 65_534;
