@@ -24,6 +24,7 @@ use obelisk::node::config::Config;
 use obelisk::pipeline::order::wal;
 use obelisk::signer::guard::format;
 use obelisk::signer::guard::hand_over;
+use obelisk::signer::sessions::Stored;
 use obelisk::signer::wire;
 use obelisk::types::batch::Batch;
 use obelisk::types::block::Block;
@@ -71,6 +72,7 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "signer_request", accepts: exact::<wire::Request> },
     Decoder { name: "signer_reply", accepts: exact::<wire::Reply> },
     Decoder { name: "signer_record", accepts: exact::<hand_over::Record> },
+    Decoder { name: "session_key", accepts: session_key },
     #[cfg(feature = "grpc")]
     Decoder { name: "frame", accepts: frame },
     #[cfg(feature = "wasm")]
@@ -79,6 +81,8 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "rest_call", accepts: rest_call },
     #[cfg(feature = "rest")]
     Decoder { name: "rest_submission", accepts: rest_submission },
+    #[cfg(feature = "rest")]
+    Decoder { name: "enrolment", accepts: enrolment },
 ];
 
 fn exact<T: Decode + Encode>(bytes: &[u8]) -> bool {
@@ -186,6 +190,21 @@ fn config(bytes: &[u8]) -> bool {
     true
 }
 
+/// A session key's file. Its checksum stands between a mutation and the fields, so bytes whose sum
+/// is wrong are read once more with the right one.
+fn session_key(bytes: &[u8]) -> bool {
+    let read = |bytes: &[u8]| {
+        let Ok(stored) = Stored::from_bytes(bytes) else { return false };
+        assert_eq!(hex::encode(stored.to_bytes()), hex::encode(bytes), "two encodings");
+        true
+    };
+    let mended = bytes.split_last_chunk::<32>().map(|(body, _)| {
+        let sum = Digest::of(&[body]).0;
+        [body, &sum].concat()
+    });
+    read(bytes) | mended.is_some_and(|bytes| read(&bytes))
+}
+
 #[cfg(feature = "grpc")]
 fn frame(bytes: &[u8]) -> bool {
     use obelisk::network::Class;
@@ -219,4 +238,20 @@ fn rest_submission(bytes: &[u8]) -> bool {
     ["application/json", "application/octet-stream"]
         .iter()
         .any(|media| submission(media, &body).is_ok())
+}
+
+/// What somebody without a certificate sends to the membership service.
+#[cfg(feature = "rest")]
+fn enrolment(bytes: &[u8]) -> bool {
+    use obelisk::api::ca::EnrolmentRequest;
+
+    let Ok((applicant, secret, proof)) = EnrolmentRequest::from_body(bytes, "bank") else {
+        return false;
+    };
+    let again = serde_json::to_vec(&EnrolmentRequest::new(&applicant, &secret, &proof));
+    let again = EnrolmentRequest::from_body(&again.expect("it is written"), "bank");
+    let (same, shown, signed) = again.unwrap_or_else(|_| panic!("what was written is read"));
+    assert_eq!((same, signed), (applicant, proof));
+    assert_eq!(shown.shown(), secret.shown());
+    true
 }

@@ -15,6 +15,7 @@ use obelisk::signer::guard::format::Floor;
 use obelisk::signer::guard::hand_over::Record;
 use obelisk::signer::guard::standing::RecordCall;
 use obelisk::signer::guard::standing::Standing;
+use obelisk::signer::sessions::Stored;
 use obelisk::signer::wire::Ask;
 use obelisk::signer::wire::Reply;
 use obelisk::signer::wire::Request;
@@ -25,11 +26,13 @@ use obelisk::types::digest::Digest;
 use obelisk::types::genesis::Genesis;
 use obelisk::types::ids::ChainId;
 use obelisk::types::ids::Epoch;
+use obelisk::types::ids::ReplicaId;
 use obelisk::types::ids::SequenceNumber;
 use obelisk::types::ids::View;
 use obelisk::types::signature::Signature;
 use obelisk::types::vote::Phase;
 use obelisk::types::vote::Slot;
+use obelisk::types::vote_signature::SessionTerms;
 
 use crate::decoders::DECODERS;
 
@@ -91,7 +94,8 @@ fn every_decoder_has_a_fuzz_target() {
     let decoders: BTreeSet<String> = DECODERS.iter().map(|d| d.name.to_owned()).collect();
     let missing: Vec<&String> = decoders.difference(&targets).collect();
     assert!(missing.is_empty(), "no fuzz target for {missing:?}");
-    let optional = ["frame", "wasm", "rest_call", "rest_submission"].map(str::to_owned);
+    let optional =
+        ["frame", "wasm", "rest_call", "rest_submission", "enrolment"].map(str::to_owned);
     let unknown: Vec<&String> =
         targets.difference(&decoders).filter(|name| !optional.contains(name)).collect();
     assert!(unknown.is_empty(), "no decoder for the fuzz targets {unknown:?}");
@@ -180,6 +184,40 @@ fn signer_record() -> Vec<u8> {
     record.to_bytes().to_vec()
 }
 
+/// Files of session keys, certified and not.
+fn session_keys() -> Vec<Vec<u8>> {
+    let genesis = Genesis::from_bytes(&samples("genesis").remove(0).into()).expect("frozen");
+    let key = genesis.replicas.get(ReplicaId(0)).expect("one").key.clone();
+    let (first, last) = (SequenceNumber(5), SequenceNumber(9));
+    let stored = |signature| Stored {
+        chain: ChainId(Digest([9; 32])),
+        owner: Digest([7; 32]),
+        terms: SessionTerms { epoch: Epoch(0), first, last, key: key.clone() },
+        signature,
+        secret: vec![3; 48].into(),
+    };
+    [None, Some(Signature([4; 64]))].map(|s| stored(s).to_bytes().to_vec()).to_vec()
+}
+
+/// What an applicant sends to a membership service.
+#[cfg(feature = "rest")]
+fn enrolment() -> Vec<u8> {
+    use obelisk::api::ca::EnrolmentRequest;
+    use obelisk::membership::enrolment::Applicant;
+    use obelisk::membership::enrolment::Possession;
+    use obelisk::membership::enrolment::Secret;
+    use obelisk::membership::identity::Role;
+
+    let genesis = Genesis::from_bytes(&samples("genesis").remove(0).into()).expect("frozen");
+    let key = |id| genesis.replicas.get(ReplicaId(id)).expect("four").key.clone();
+    let (enrolment_key, tls_key) = (key(0), key(1));
+    let (organisation, name) = ("bank".to_owned(), "alice".to_owned());
+    let applicant = Applicant { organisation, role: Role::Client, name, enrolment_key, tls_key };
+    let proof = Possession { enrolment: Signature([4; 64]), tls: Signature([5; 64]) };
+    let secret = Secret::read(&"0123456789abcdef".repeat(2)).expect("a secret");
+    serde_json::to_vec(&EnrolmentRequest::new(&applicant, &secret, &proof)).expect("JSON")
+}
+
 fn samples(decoder: &str) -> Vec<Vec<u8>> {
     let batches = || blocks().into_iter().flat_map(|block| block.batches);
     match decoder {
@@ -222,6 +260,9 @@ fn samples(decoder: &str) -> Vec<Vec<u8>> {
         "rest_call" => rest_calls(),
         #[cfg(feature = "rest")]
         "rest_submission" => rest_submissions(),
+        "session_key" => session_keys(),
+        #[cfg(feature = "rest")]
+        "enrolment" => vec![enrolment()],
         _ => Vec::new(),
     }
 }

@@ -108,6 +108,16 @@ impl EnrolmentRequest {
         }
     }
 
+    /// Reads a body as the service does; `organisation` is the service's own.
+    pub fn from_body(
+        body: &[u8],
+        organisation: &str,
+    ) -> Result<(Applicant, Secret, Possession), Failure> {
+        let request: Self = serde_json::from_slice(body)
+            .map_err(|error| Failure::malformed(format!("the request: {error}")))?;
+        request.read(organisation)
+    }
+
     fn read(&self, organisation: &str) -> Result<(Applicant, Secret, Possession), Failure> {
         let role = Role::from_name(&self.role)
             .ok_or_else(|| Failure::malformed("role: not a role of members"))?;
@@ -164,9 +174,8 @@ impl MembershipService {
         let caller = request.extensions().get::<Connection>().and_then(|c| c.address);
         let from = caller.map_or_else(String::new, |address| address.ip().to_string());
         let body = rest::body(request.into_body(), limits::ENROLMENT_BODY_BYTES_MAX).await?;
-        let request: EnrolmentRequest = serde_json::from_slice(&body)
-            .map_err(|error| Failure::malformed(format!("the request: {error}")))?;
-        let (applicant, secret, proof) = request.read(&self.0.authority.root().organisation)?;
+        let organisation = &self.0.authority.root().organisation;
+        let (applicant, secret, proof) = EnrolmentRequest::from_body(&body, organisation)?;
         self.pace(&applicant)?;
         let Ok(slot) = Arc::clone(&self.0.slots).try_acquire_owned() else {
             return Err(busy("the membership service is busy"));

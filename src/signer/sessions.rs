@@ -97,10 +97,17 @@ pub struct Session {
 }
 
 /// The fields of a file.
-struct Stored {
-    terms: SessionTerms,
-    signature: Option<Signature>,
-    secret: Zeroizing<Vec<u8>>,
+pub struct Stored {
+    /// The network.
+    pub chain: ChainId,
+    /// SHA-256 of the validator's public key.
+    pub owner: Digest,
+    /// What is certified.
+    pub terms: SessionTerms,
+    /// The validator's key's, over the terms; none until the token has signed.
+    pub signature: Option<Signature>,
+    /// The private key, PKCS#8.
+    pub secret: Zeroizing<Vec<u8>>,
 }
 
 /// The sessions of one validator, ascending.
@@ -287,17 +294,9 @@ impl Sessions {
     }
 
     fn to_bytes(&self, session: &Session) -> Zeroizing<Vec<u8>> {
-        let mut w = Writer::with_capacity(512);
-        w.raw(FILE_TAG);
-        self.chain.encode(&mut w);
-        self.owner.encode(&mut w);
-        session.terms.encode(&mut w);
-        w.option(session.certificate.as_ref().map(|certificate| &certificate.signature));
-        w.bytes(&session.secret);
-        let mut bytes = Zeroizing::new(w.finish().to_vec());
-        let sum = Digest::of(&[&bytes]);
-        bytes.extend_from_slice(&sum.0);
-        bytes
+        let signature = session.certificate.as_ref().map(|certificate| certificate.signature);
+        let (terms, secret) = (session.terms.clone(), session.secret.clone());
+        Stored { chain: self.chain, owner: self.owner, terms, signature, secret }.to_bytes()
     }
 
     fn read(&self, path: &Path) -> Result<Session, SessionError> {
@@ -308,14 +307,11 @@ impl Sessions {
             return Err(damaged(format!("{len} bytes are more than any session key has")));
         }
         let bytes = Zeroizing::new(fs::read(path).map_err(io_error)?);
-        let sum = bytes.len().checked_sub(32).map(|at| bytes.split_at(at));
-        let body = match sum {
-            Some((body, sum)) if Digest::of(&[body]).0 == sum => body,
-            _ => return Err(damaged("its checksum is wrong".to_owned())),
-        };
-        let body = Bytes::copy_from_slice(body);
-        let Stored { terms, signature, secret } =
-            self.fields(&body).map_err(|error| damaged(error.to_string()))?;
+        let stored = Stored::from_bytes(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let Stored { chain, owner, terms, signature, secret } = stored;
+        if chain != self.chain || owner != self.owner {
+            return Err(damaged("it is another validator's or another network's".to_owned()));
+        }
         let key = self.plan.crypto.load(terms.key.algorithm(), &secret);
         let key = key.map_err(|error| damaged(error.to_string()))?;
         if *key.public_key() != terms.key {
@@ -325,21 +321,42 @@ impl Sessions {
             .map(|signature| Arc::new(SessionCertificate { terms: terms.clone(), signature }));
         Ok(Session { terms, certificate, key, secret })
     }
+}
 
-    fn fields(&self, body: &Bytes) -> Result<Stored, DecodeError> {
-        let mut r = Reader::new(body);
-        let invalid = |reason| Err(DecodeError::Invalid { field: "session key", reason });
+impl Stored {
+    /// Reads a file's bytes: checksum, then every field.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let invalid = |reason| DecodeError::Invalid { field: "session key", reason };
+        let (body, sum) = bytes.split_last_chunk::<32>().ok_or(invalid("it is cut"))?;
+        if Digest::of(&[body]).0 != *sum {
+            return Err(invalid("its checksum is wrong"));
+        }
+        let body = Bytes::copy_from_slice(body);
+        let mut r = Reader::new(&body);
         if r.raw("session key tag", FILE_TAG.len())? != FILE_TAG {
-            return invalid("not an obelisk session key, version 1");
+            return Err(invalid("not an obelisk session key, version 1"));
         }
-        if ChainId::decode(&mut r)? != self.chain || Digest::decode(&mut r)? != self.owner {
-            return invalid("it is another validator's or another network's");
-        }
+        let (chain, owner) = (ChainId::decode(&mut r)?, Digest::decode(&mut r)?);
         let terms = SessionTerms::decode(&mut r)?;
         let signature = r.option("certificate's signature")?;
         let secret = Zeroizing::new(r.bytes("private key", PKCS8_BYTES_MAX)?.to_vec());
         r.end("session key")?;
-        Ok(Stored { terms, signature, secret })
+        Ok(Self { chain, owner, terms, signature, secret })
+    }
+
+    /// What is written.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut w = Writer::with_capacity(512);
+        w.raw(FILE_TAG);
+        self.chain.encode(&mut w);
+        self.owner.encode(&mut w);
+        self.terms.encode(&mut w);
+        w.option(self.signature.as_ref());
+        w.bytes(&self.secret);
+        let mut bytes = Zeroizing::new(w.finish().to_vec());
+        let sum = Digest::of(&[&bytes]);
+        bytes.extend_from_slice(&sum.0);
+        bytes
     }
 }
 
