@@ -92,6 +92,9 @@ static int mount_tmpfs(void) {
 }
 static int change_root(void) { return chroot("/"); }
 static int module(void) { return passed(syscall(SYS_init_module, 0, 0L, ""), ENOEXEC); }
+static int module_of_file(void) { return passed(syscall(SYS_finit_module, open("/dev/null", O_RDONLY), "", 0), ENOEXEC); }
+static int module_removal(void) { return passed(syscall(SYS_delete_module, "no-such-module", O_NONBLOCK), ENOENT); }
+static int module_files(void) { return opened("/usr/lib/modules/open"); }
 static int node_of_device(void) {
     char path[32];
     snprintf(path, sizeof path, "/tmp/null-%d", getpid());
@@ -168,6 +171,48 @@ static int many_files(void) {
         if (open("/dev/null", O_RDONLY) < 0) return -1;
     return 0;
 }
+// More than any unit's LimitMEMLOCK, a page more at a time than the last, so that little is ever locked.
+static int locked_memory(void) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_MEMLOCK, &limit);
+    errno = ENOMEM;
+    if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < 300UL << 20) return -1;
+    char *pages = mmap(0, 300UL << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return pages == MAP_FAILED ? -1 : syscall(SYS_mlock2, pages, 300UL << 20, 1 /* MLOCK_ONFAULT */) ? -1 : 0;
+}
+static int raised_limit(void) { // of descriptors, above the hard one
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max = limit.rlim_max + 1;
+    return setrlimit(RLIMIT_NOFILE, &limit);
+}
+static int priority(void) { return syscall(SYS_setpriority, 0, 0, -5); }
+// TasksMax= is kept by the control group's pids.max. A container that was given none keeps no limit: EOPNOTSUPP.
+static int many_tasks(void) {
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    char line[256], path[400];
+    long most = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        char *group = strstr(line, "::") ? strstr(line, "::") + 2 : strstr(line, ":pids:") ? strstr(line, ":pids:") + 6 : 0;
+        if (!group) continue;
+        group[strcspn(group, "\n")] = 0;
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s%s/pids.max", strstr(line, ":pids:") ? "/pids" : "", group);
+        FILE *limit = fopen(path, "r");
+        if (limit && fscanf(limit, "%ld", &most) == 1) break;
+    }
+    errno = EOPNOTSUPP;
+    if (most == 0) return -1;
+    int failed = 0;
+    for (long n = 0; n <= most && !failed; n++) {
+        pid_t child = fork();
+        if (child == 0) pause(), _exit(0);
+        failed = child < 0 ? errno : 0;
+    }
+    signal(SIGTERM, SIG_IGN);
+    kill(0, SIGTERM);
+    errno = failed;
+    return failed ? -1 : 0;
+}
 static int foreign_call(void) {
 #ifdef __x86_64__
     long answer;
@@ -193,7 +238,8 @@ static const struct {
     {"read-tmp-of-others", others_tmp}, {"open-device", device}, {"see-process-1", proc_of_init},
     {"socket-packet", packet}, {"socket-netlink", netlink}, {"socket-raw", raw_ip}, {"connect-ip", connect_ip},
     {"ptrace", trace}, {"read-memory-of-process", memory}, {"signal-same-user", signal_same_user},
-    {"mount", mount_tmpfs}, {"chroot", change_root}, {"load-module", module}, {"make-device", node_of_device},
+    {"mount", mount_tmpfs}, {"chroot", change_root}, {"load-module", module},
+    {"load-module-of-file", module_of_file}, {"remove-module", module_removal}, {"read-modules", module_files}, {"make-device", node_of_device},
     {"setuid", become_root}, {"run-setuid-program", suid_program}, {"make-setuid-file", suid_file},
     {"map-write-execute", write_and_execute}, {"execute-written-page", execute_written},
     {"personality", change_personality}, {"namespace-user", user_namespace}, {"namespace-mount", mount_namespace},
@@ -201,12 +247,13 @@ static const struct {
     {"reboot", restart_machine}, {"set-clock", set_clock}, {"set-host-name", set_host_name},
     {"read-kernel-log", kernel_log}, {"real-time", real_time}, {"bpf", bpf}, {"perf-event", perf}, {"swap", swap},
     {"shared-memory-of-others", shared_memory}, {"core-file", core_file}, {"open-too-many-files", many_files},
-    {"call-of-32-bit", foreign_call},
+    {"lock-too-much-memory", locked_memory}, {"raise-a-limit", raised_limit}, {"raise-priority", priority},
+    {"start-too-many-tasks", many_tasks}, {"call-of-32-bit", foreign_call},
 };
 
 static void answer(const char *name, int (*attempt)(void)) {
     pid_t child = fork();
-    if (child == 0) _exit(attempt() == 0 ? 0 : (errno ? errno : 255));
+    if (child == 0) setpgid(0, 0), _exit(attempt() == 0 ? 0 : (errno ? errno : 255));
     int status;
     if (child < 0 || waitpid(child, &status, 0) != child) printf("%s not-tried\n", name);
     else if (WIFSIGNALED(status)) printf("%s SIG%s\n", name, sigabbrev_np(WTERMSIG(status)));
