@@ -20,6 +20,8 @@ mod distance;
 #[cfg(feature = "cli")]
 mod evidence;
 mod execution;
+#[cfg(all(feature = "cli", feature = "pkcs11"))]
+mod founding;
 mod guard;
 mod intake;
 mod ledger;

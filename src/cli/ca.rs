@@ -27,7 +27,9 @@ use crate::membership::register::Register;
 use crate::membership::register::RegisterError;
 use crate::membership::register::Registration;
 use crate::node::ca;
+use crate::node::ca::authority;
 use crate::node::ca::config::CaConfig;
+use crate::node::signer::card::KeyCard;
 use crate::telemetry::log;
 use crate::telemetry::log::Format;
 use crate::types::digest::Digest;
@@ -69,9 +71,15 @@ pub struct Init {
     /// Make a new authority for this organisation
     #[arg(long, value_name = "NAME", required_unless_present = "authority")]
     organisation: Option<String>,
-    /// Use the authority in this folder (root.pem, key.pem) instead; it stays where it is
+    /// Use the authority in this folder (root.pem, key.pem or key.toml) instead; it stays where it is
     #[arg(long, value_name = "FOLDER", conflicts_with = "organisation")]
     authority: Option<PathBuf>,
+    /// Key card of a key on a token (`obelisk crypto keygen`) that signs as the new authority
+    #[arg(long = "key-card", value_name = "FILE", requires = "organisation")]
+    card: Option<PathBuf>,
+    /// The service takes the token's PIN from this systemd credential, not from the card's file
+    #[arg(long, value_name = "NAME", requires = "card")]
+    credential: Option<String>,
     /// Address to listen on, host:port
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7054")]
     listen: String,
@@ -142,13 +150,7 @@ fn init(init: &Init, context: &Context) -> Result<(), Failure> {
     if config.exists() {
         return Err(msp_failure(&MspError::Exists { path: config }));
     }
-    let crypto = Crypto::portable();
-    let authority = match &init.organisation {
-        None => Authority::load(&folder, &crypto)
-            .map_err(|error| member::authority_failure(&error, "name its folder"))?,
-        Some(name) => consortium::found(&folder, name, now_ms(), init.days, &crypto)
-            .map_err(|error| Failure::of(Exit::Usage, &error, "correct --organisation or --out"))?,
-    };
+    let authority = made_or_found(init, &folder)?;
     msp::make_folder(&out).map_err(|error| msp_failure(&error))?;
     Register::create(&made.ca.register).map_err(|error| register_failure(&error))?;
     // Last: a folder without it is an attempt that did not finish.
@@ -161,6 +163,28 @@ fn init(init: &Init, context: &Context) -> Result<(), Failure> {
         ("next", Cell::Text(format!("obelisk ca serve --config {}", config.display()))),
     ]);
     Ok(())
+}
+
+/// The new authority, or the one that exists.
+fn made_or_found(init: &Init, folder: &Path) -> Result<Authority, Failure> {
+    let crypto = Crypto::portable();
+    let Some(name) = &init.organisation else {
+        return authority::open(folder, None, &crypto)
+            .map_err(|error| member::authority_failure(&error, "name its folder"));
+    };
+    let fix = "correct --organisation or --out";
+    let Some(path) = &init.card else {
+        return consortium::found(folder, name, now_ms(), init.days, &crypto)
+            .map_err(|error| Failure::of(Exit::Usage, &error, fix));
+    };
+    let (card, _) = KeyCard::load(path, &crypto).map_err(|error| {
+        Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
+    })?;
+    let credential = init.credential.as_deref();
+    consortium::root_terms(now_ms(), init.days)
+        .map_err(authority::OpenError::from)
+        .and_then(|terms| authority::found(folder, name, &card, credential, &terms))
+        .map_err(|error| member::authority_failure(&error, fix))
 }
 
 fn register(arguments: Registering, context: &Context) -> Result<(), Failure> {
@@ -213,8 +237,10 @@ fn serve(path: &Path, context: &Context) -> Result<(), Failure> {
         let address = Cell::Text(address.to_string());
         output.line(&text, &[("organisation", Cell::text_of(organisation)), ("address", address)]);
     };
-    ca::run(&config, ready)
-        .map_err(|error| Failure::of(Exit::Usage, &error, "correct the configuration"))
+    ca::run(&config, ready).map_err(|error| {
+        let exit = if error.is_final { Exit::Final } else { Exit::Usage };
+        Failure::of(exit, &error, "correct the configuration")
+    })
 }
 
 fn list(path: &Path, context: &Context) -> Result<(), Failure> {

@@ -23,7 +23,6 @@ use crate::client::invocation::Invocation;
 use crate::crypto::SigningKey;
 use crate::crypto::routing::Crypto;
 use crate::host::clock::now_ms;
-use crate::membership::authority::Authority;
 use crate::membership::authority::AuthorityError;
 use crate::membership::authority::Enrolment;
 use crate::membership::authority::Terms;
@@ -39,6 +38,8 @@ use crate::membership::msp::KeyPair;
 use crate::membership::msp::Msp;
 use crate::membership::msp::MspError;
 use crate::membership::pem;
+use crate::node::ca::authority;
+use crate::node::ca::authority::OpenError;
 use crate::node::signer::card::KeyCard;
 use crate::types::digest::Digest;
 use crate::types::signature::Algorithm;
@@ -74,7 +75,7 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct Issue {
-    /// Folder of the organisation's authority (root.pem, key.pem)
+    /// Folder of the organisation's authority (root.pem, key.pem or key.toml)
     #[arg(long, value_name = "FOLDER")]
     ca: PathBuf,
     /// Name of the member, distinct within organisation and role
@@ -179,6 +180,7 @@ pub(super) fn describe(
     if let Ok(root) = Root::claimed(&parsed, der.clone()) {
         context.output.object(&[
             ("identity", Cell::Text(format!("obelisk://{}", root.organisation))),
+            ("id", Cell::Id(Digest::of(&[&root.der]))),
             ("purpose", Cell::text_of("root of an organisation")),
             ("algorithm", Cell::text_of(root.key.algorithm().name())),
             ("valid from", Cell::Time(root.not_before_ms)),
@@ -215,7 +217,7 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
         return Err(Failure::usage(cause, "choose another folder with --out"));
     }
     let crypto = Crypto::portable();
-    let authority = Authority::load(&issue.ca, &crypto)
+    let authority = authority::open(&issue.ca, None, &crypto)
         .map_err(|error| authority_failure(&error, "name the authority's folder with --ca"))?;
     let (enrolment_key, key) = enrolment_key(issue, &crypto)?;
     let (tls_key, tls_public) = fresh(Algorithm::EcdsaP256, &crypto)?;
@@ -267,9 +269,10 @@ pub(super) fn roots(
 }
 
 /// An authority's folder that cannot be used.
-pub(super) fn authority_failure(error: &AuthorityError, fix: &str) -> Failure {
+pub(super) fn authority_failure(error: &OpenError, fix: &str) -> Failure {
     match error {
-        AuthorityError::Folder(error) => msp_failure(error),
+        OpenError::Authority(AuthorityError::Folder(error)) => msp_failure(error),
+        OpenError::Token { is_final: true, .. } => Failure::of(Exit::Final, error, fix),
         error => Failure::of(Exit::Usage, error, fix),
     }
 }

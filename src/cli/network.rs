@@ -1,6 +1,7 @@
 //! `obelisk network`: makes a network, shows its genesis document, asks its nodes.
 
 pub mod create;
+mod found;
 
 use std::path::PathBuf;
 
@@ -52,6 +53,8 @@ pub enum Command {
         #[arg(long = "validator-key", value_name = "ORG=CARD", value_parser = card)]
         cards: Vec<(String, PathBuf)>,
     },
+    /// Make a genesis document from the roots of organisations with authorities of their own
+    Found(found::Found),
     /// Ask every node of the profile where it stands
     Status,
     /// The links of one node to its peers
@@ -90,6 +93,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
             };
             create(&plan, context)
         }
+        Command::Found(found) => found::run(&found, context),
         Command::Status => status(context),
         Command::Peers => peers(context),
         Command::Show { genesis } => show(&genesis, context),

@@ -14,6 +14,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +32,7 @@ use rcgen::KeyUsagePurpose;
 use rcgen::SanType;
 use rcgen::SerialNumber;
 
+use crate::crypto::CryptoError;
 use crate::crypto::SigningKey;
 use crate::crypto::routing::Crypto;
 use crate::membership::certificate;
@@ -145,7 +148,8 @@ impl Authority {
         let mut params = root_params(organisation, key.public_key());
         set_terms(&mut params, terms)?;
         params.subject_alt_names = vec![uri(&identity::root_uri(organisation))?];
-        let der = params.self_signed(&IssuingKey(key.clone())).map_err(encoding)?;
+        let issuing = IssuingKey::new(key.clone());
+        let der = params.self_signed(&issuing).map_err(|error| issuing.failed(error))?;
         Self::open(&Bytes::copy_from_slice(der.der()), key)
     }
 
@@ -232,11 +236,10 @@ impl Authority {
             return Err(AuthorityError::Validity { days: terms.days, reason });
         }
         set_terms(&mut params, terms)?;
-        let issuer = Issuer::new(
-            root_params(&self.root.organisation, &self.root.key),
-            IssuingKey(self.key.clone()),
-        );
-        let issued = params.signed_by(&SubjectKey(key.clone()), &issuer).map_err(encoding)?;
+        let issuing = IssuingKey::new(self.key.clone());
+        let issuer = Issuer::new(root_params(&self.root.organisation, &self.root.key), &issuing);
+        let issued = params.signed_by(&SubjectKey(key.clone()), &issuer);
+        let issued = issued.map_err(|error| issuing.failed(error))?;
         let der = Bytes::copy_from_slice(issued.der());
         let read = certificate::parse(&der)?;
         Identity::claimed(&read, der.clone())?;
@@ -254,23 +257,43 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-/// The authority's key as the encoder sees it.
-pub(super) struct IssuingKey(pub(super) Arc<dyn SigningKey>);
+/// The authority's key as the encoder sees it. The encoder's error has no place for the cause of a
+/// failed signature, so it is kept beside.
+pub(super) struct IssuingKey {
+    key: Arc<dyn SigningKey>,
+    failure: Mutex<Option<CryptoError>>,
+}
+
+impl IssuingKey {
+    pub(super) fn new(key: Arc<dyn SigningKey>) -> Self {
+        Self { key, failure: Mutex::default() }
+    }
+
+    fn failed(&self, error: rcgen::Error) -> AuthorityError {
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(cause) => AuthorityError::Sign { reason: cause.to_string() },
+            None => encoding(error),
+        }
+    }
+}
 
 impl rcgen::PublicKeyData for IssuingKey {
     fn der_bytes(&self) -> &[u8] {
-        self.0.public_key().as_bytes()
+        self.key.public_key().as_bytes()
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        encoder_algorithm(self.0.public_key())
+        encoder_algorithm(self.key.public_key())
     }
 }
 
 impl rcgen::SigningKey for IssuingKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self.0.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)?;
-        Ok(match self.0.public_key().algorithm() {
+        let signature = self.key.sign(message).map_err(|error| {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            rcgen::Error::RemoteKeyError
+        })?;
+        Ok(match self.key.public_key().algorithm() {
             Algorithm::EcdsaP256 => certificate::ecdsa_der(&signature),
             Algorithm::Ed25519 => signature.0.to_vec(),
         })

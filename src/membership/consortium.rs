@@ -371,13 +371,18 @@ pub fn found(
 ) -> Result<Authority, ConsortiumError> {
     let subject = identity::root_uri(organisation);
     let (pkcs8, key) = make_key(&subject, Algorithm::EcdsaP256, crypto)?;
-    let authority = Terms::new(time_ms.saturating_sub(BACKDATED_MS), days)
+    let authority = root_terms(time_ms, days)
         .and_then(|terms| Authority::found(organisation, key, &terms))
         .map_err(|source| ConsortiumError::Authority { subject, source })?;
     msp::make_folder(ca)?;
     msp::write_key(&ca.join("key.pem"), &pkcs8)?;
     msp::write_certificate(&ca.join("root.pem"), &authority.root().der)?;
     Ok(authority)
+}
+
+/// Terms of a new root.
+pub fn root_terms(time_ms: u64, days: u32) -> Result<Terms, AuthorityError> {
+    Terms::new(time_ms.saturating_sub(BACKDATED_MS), days)
 }
 
 type NewKey = (Zeroizing<Vec<u8>>, Arc<dyn SigningKey>);

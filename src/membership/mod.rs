@@ -7,6 +7,7 @@
 //! directory    certificate -> Identity, where a root of the genesis document signed it
 //! msp          the folder that holds one identity: certificate, key, roots, TLS
 //! consortium   all folders of a new network, and its genesis document
+//! founding     a genesis document from the roots of organisations that have their own
 //! enrolment    what somebody sends to become a member, and the one-time secret
 //! register     who may enrol and who did: the membership service's durable record
 //! ```
@@ -26,6 +27,7 @@ mod der;
 pub mod directory;
 pub mod enrolment;
 pub mod error;
+pub mod founding;
 pub mod identity;
 pub mod msp;
 pub mod pem;

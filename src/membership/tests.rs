@@ -116,7 +116,7 @@ impl Forge {
         let mut root = CertificateParams::default();
         root.distinguished_name = issuer;
         root.key_identifier_method = KeyIdMethod::PreSpecified(vec![1; 20]);
-        let issuer = Issuer::new(root, IssuingKey(self.key.clone()));
+        let issuer = Issuer::new(root, IssuingKey::new(self.key.clone()));
         let subject = SubjectKey(new_key(Algorithm::Ed25519).public_key().clone());
         Bytes::copy_from_slice(params.signed_by(&subject, &issuer).unwrap().der())
     }

@@ -178,7 +178,11 @@ fn check(plan: &Plan) -> Result<(), Failure> {
         let most = usize::from(u16::MAX) - (n - 1) * PORTS_EACH - GRPC;
         return Err(Failure::usage(cause, format!("choose --base-port from 1 to {most}")));
     }
-    let name = &plan.consensus;
+    check_consensus(&plan.consensus, n)
+}
+
+/// Refuses a plug-in that is not there, or that needs more validators.
+pub fn check_consensus(name: &str, n: usize) -> Result<(), Failure> {
     let Some(plugin) = consensus::plugin(name) else {
         let known: Vec<&str> = consensus::PLUGINS.iter().map(|row| row.name).collect();
         let cause = format!("no consensus plug-in is called {name:?}");

@@ -8,6 +8,7 @@
 //! and again every day. Callers know the service by its identity, `obelisk://<organisation>/client/ca`
 //! (the least role, and a name that nobody else can register), under the organisation's root.
 
+pub mod authority;
 pub mod config;
 
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use crate::network::tls::Callers;
 use crate::network::tls::Check;
 use crate::network::tls::Credentials;
 use crate::network::tls::Roots;
+use crate::node::ca::authority::OpenError;
 use crate::node::ca::config::CaConfig;
 use crate::node::lifecycle;
 use crate::telemetry::metrics::Metrics;
@@ -45,17 +47,21 @@ use crate::types::signature::Algorithm;
 
 /// Why a membership service did not start; the text names cause and fix.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CaStartError(String);
+#[error("{text}")]
+pub struct CaStartError {
+    text: String,
+    /// Trying again makes it worse: a wrong PIN.
+    pub is_final: bool,
+}
 
 /// Serves until a signal. `ready` gets organisation and address once the socket is open.
 pub fn run(config: &CaConfig, ready: impl FnOnce(&str, SocketAddr)) -> Result<(), CaStartError> {
     // Before anything else: the key must not end in a core file.
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
-        .map_err(|errno| CaStartError(format!("cannot forbid core files: {errno}")))?;
+        .map_err(|errno| failed(format!("cannot forbid core files: {errno}")))?;
     let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(refused)?);
     crypto.install_hash();
-    let authority = Arc::new(Authority::load(&config.ca.authority, &crypto).map_err(refused)?);
+    let authority = Arc::new(open_authority(config, &crypto)?);
     let register = Register::open(&config.ca.register).map_err(refused)?;
     let (certificate, key) = tls_identity(&authority, &crypto)?;
     let credentials = Arc::new(Credentials::new(&[certificate], &key).map_err(refused)?);
@@ -76,7 +82,7 @@ pub fn run(config: &CaConfig, ready: impl FnOnce(&str, SocketAddr)) -> Result<()
         let listen = &config.ca.listen;
         let listener = TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| {
-            CaStartError(format!("cannot listen on {listen}: {error}; correct ca.listen"))
+            failed(format!("cannot listen on {listen}: {error}; correct ca.listen"))
         })?;
         let address = listener.local_addr().map_err(refused)?;
         let (stop, stopped) = watch::channel(false);
@@ -123,6 +129,15 @@ fn tls_identity(authority: &Authority, crypto: &Crypto) -> Result<TlsIdentity, C
     Ok((authority.issue_tls(&subject, &terms).map_err(refused)?, pkcs8))
 }
 
+/// A refused PIN is remembered beside the register.
+fn open_authority(config: &CaConfig, crypto: &Crypto) -> Result<Authority, CaStartError> {
+    let memory = config.ca.register.parent();
+    authority::open(&config.ca.authority, memory, crypto).map_err(|error| {
+        let is_final = matches!(error, OpenError::Token { is_final: true, .. });
+        CaStartError { is_final, ..refused(error) }
+    })
+}
+
 fn refused(error: impl std::error::Error) -> CaStartError {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -130,7 +145,11 @@ fn refused(error: impl std::error::Error) -> CaStartError {
         text = format!("{text}: {source}");
         cause = source.source();
     }
-    CaStartError(text)
+    failed(text)
+}
+
+fn failed(text: String) -> CaStartError {
+    CaStartError { text, is_final: false }
 }
 
 /// Threads that speak TLS; issuing has threads of its own.
