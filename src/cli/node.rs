@@ -1,5 +1,7 @@
 //! `obelisk node`: runs a node, or says what would run.
 
+mod install;
+
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Put a validator that was made elsewhere where the systemd units look
+    Install(install::Install),
 }
 
 /// A configuration that fits its genesis document and its identity.
@@ -61,6 +65,7 @@ struct Examined {
 pub fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     match (arguments.command, arguments.config) {
         (Some(Command::Check { config }), _) => check(&config, context),
+        (Some(Command::Install(install)), _) => install::run(&install, context),
         (None, Some(config)) => start(&config, context),
         (None, None) => {
             Err(Failure::usage("no configuration is named", "obelisk node --config FILE"))
