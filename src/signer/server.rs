@@ -10,6 +10,7 @@
 //! whose deadline passed while it waited is answered so and not begun. A guard whose log fails ends
 //! the process (`fatal`): what is durable is found again at the next start.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -59,9 +60,9 @@ struct Shared {
     parts: Parts,
     queue: Queue<Work>,
     connections: AtomicUsize,
-    /// What was last logged about a key that cannot sign, and when: votes are asked again many
-    /// times during an outage.
-    told: Mutex<Option<(Instant, String)>>,
+    /// What was last logged of each kind of refusal, and when: votes are asked again many times
+    /// during an outage, and hundreds lie below a fence.
+    told: Mutex<BTreeMap<&'static str, (Instant, String)>>,
 }
 
 struct Work {
@@ -210,10 +211,15 @@ fn count(shared: &Shared, lane: Lane, reply: &Reply) {
         Reply::Signed(results) => {
             metrics.signed(lane.name(), results.iter().filter(|result| result.is_ok()).count());
             results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| {
-                metrics.refuse(refusal(error));
-                let repeated =
-                    matches!(error, SignError::Key { .. }) && !shared.may_tell(&error.to_string());
-                if !repeated {
+                let kind = refusal(error);
+                metrics.refuse(kind);
+                let told = match error {
+                    // The slot differs each time.
+                    SignError::Forgotten { .. } => shared.may_tell(kind, kind),
+                    SignError::Key { .. } => shared.may_tell(kind, &error.to_string()),
+                    _ => true,
+                };
+                if told {
                     tracing::warn!(%error, "not signed");
                 }
             });
@@ -221,7 +227,7 @@ fn count(shared: &Shared, lane: Lane, reply: &Reply) {
         Reply::Signature(_) => metrics.signed(lane.name(), 1),
         Reply::Refused(reason) => {
             metrics.refuse("request");
-            if shared.may_tell(reason) {
+            if shared.may_tell("request", reason) {
                 tracing::warn!(reason, "refused a request");
             }
         }
@@ -230,12 +236,12 @@ fn count(shared: &Shared, lane: Lane, reply: &Reply) {
 }
 
 impl Shared {
-    fn may_tell(&self, text: &str) -> bool {
+    fn may_tell(&self, kind: &'static str, text: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let repeated =
-            told.as_ref().is_some_and(|(at, last)| last == text && at.elapsed() < TELL_PAUSE);
+            told.get(kind).is_some_and(|(at, last)| last == text && at.elapsed() < TELL_PAUSE);
         if !repeated {
-            *told = Some((Instant::now(), text.to_owned()));
+            told.insert(kind, (Instant::now(), text.to_owned()));
         }
         !repeated
     }
