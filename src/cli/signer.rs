@@ -122,14 +122,33 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
 fn guard_of(of: &OfValidator) -> Result<(PathBuf, ChainId, PublicKey), Failure> {
     // A node's file is no signer's, and the other way round: unknown keys are refused.
     let found = match Config::load(&of.config) {
-        Ok(config) => signer::own_guard_of(&config, &of.validator),
+        Ok(config) => {
+            check_owner(&config.node.data)?;
+            signer::own_guard_of(&config, &of.validator)
+        }
         Err(_) => {
             let config = SignerConfig::load(&of.config)
                 .map_err(|error| config_failure(&error, "docs/signer.md"))?;
+            check_owner(&config.signer.data)?;
             signer::guard_of(&config, &of.validator)
         }
     };
     found.map_err(|error| Failure::of(Exit::Usage, &error, "correct the signer's configuration"))
+}
+
+/// A log that root writes would shut out the signer whose folder it is in.
+fn check_owner(data: &Path) -> Result<(), Failure> {
+    let owner = data.ancestors().find_map(|place| std::fs::metadata(place).ok());
+    let owner = owner.map_or(0, |found| found.uid());
+    if owner == 0 || owner == socket::own_user() {
+        return Ok(());
+    }
+    let (owner, caller) = (users::name_of(owner), users::name_of(socket::own_user()));
+    let cause = format!(
+        "{} belongs to the user {owner}; what {caller} writes there would shut its signer out",
+        data.display()
+    );
+    Err(Failure::usage(cause, format!("sudo -u {owner} obelisk signer ...")))
 }
 
 fn export(of: &OfValidator, out: &Path, context: &Context) -> Result<(), Failure> {

@@ -132,4 +132,31 @@ fn the_wrong_user_is_told_whom_the_signer_answers() {
     assert!(errors.contains("may read it"), "{errors}");
 }
 
+/// Commands on a record are refused to a user whose files would shut the signer out.
+#[test]
+fn a_record_is_changed_by_its_owner_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: only root can give a folder away");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let home = config.with_file_name("signer");
+    std::os::unix::fs::chown(&home, Some(NOBODY), None).unwrap();
+    let out = directory.path().join("record");
+    for command in [&["renew"][..], &["export", "--out", &out.display().to_string()]] {
+        let output = Command::new(BINARY)
+            .arg("signer")
+            .args(command)
+            .args(["--validator", "org1/validator", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains("would shut its signer out"), "{errors}");
+        assert!(errors.contains("fix: sudo -u ") && !home.join("guard").exists(), "{errors}");
+    }
+}
+
 const NOBODY: u32 = 65_534;
