@@ -1,6 +1,8 @@
 //! The signer as a process of its own, under real validators: votes go over its socket, it may be
 //! killed and started again, and what it must refuse it refuses with one clear error.
 
+#[path = "signer/disk.rs"]
+mod disk;
 #[cfg(feature = "pkcs11")]
 #[path = "signer/faults.rs"]
 mod faults;
@@ -15,7 +17,7 @@ mod record;
 mod refusals;
 #[cfg(feature = "pkcs11")]
 #[path = "signer/softhsm.rs"]
-mod softhsm;
+pub mod softhsm;
 #[cfg(feature = "pkcs11")]
 #[path = "signer/token.rs"]
 mod token;

@@ -3,22 +3,36 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use obelisk::client::invocation::Invocation;
+use obelisk::crypto::routing::Crypto;
+use obelisk::host::clock::now_ms;
+use obelisk::membership::consortium::Consortium;
+use obelisk::membership::consortium::Spec;
+use obelisk::membership::identity::Role;
+use obelisk::signer::SignRequest;
+use obelisk::signer::Signer;
+use obelisk::signer::guard::standing::RecordCall;
+use obelisk::signer::guard::standing::Standing;
 use obelisk::signer::remote;
+use obelisk::signer::remote::RemoteSigner;
 use obelisk::types::ids::Height;
 use obelisk::types::receipt::Status;
 use obelisk::types::signature::Algorithm;
 use serde_json::Value;
 
+use super::BINARY;
 use super::PATIENCE;
 use super::SignerProcess;
 use super::place;
+use super::process::request;
 use super::softhsm::SoftHsm;
 use crate::cluster::Cluster;
 
@@ -166,4 +180,109 @@ fn strict_votes_wait_for_the_token() {
     let height = network.invoke(1);
     assert!(height.0 > stuck);
     network.cluster.converge(height);
+}
+
+/// Delegated: a record that was stopped silences its session keys too, the network goes on without
+/// that validator, and after `renew` it votes again by itself.
+#[test]
+fn a_stopped_record_silences_session_keys_until_it_is_renewed() {
+    let Some(mut network) = Network::start("", "fault sign do=latency ms=2") else { return };
+    network.invoke(0);
+    wait_for("sessions are certified ahead", || network.is_ahead());
+    let genesis = &network.cluster.consortium.genesis;
+    let me = network.cluster.node(3).handle().status().replica.unwrap();
+    let key = genesis.replicas.get(me).unwrap().key.clone();
+    let signer = RemoteSigner::open(place(&network.socket), genesis.chain_id(), key, true).unwrap();
+    assert_eq!(signer.record(&RecordCall::Stop).unwrap(), Standing::Stopped);
+    drop(signer);
+    let reasons =
+        |network: &Network| network.cluster.node(3).handle().status().not_ready.join("; ");
+    wait_for("the node says that its record was stopped", || {
+        network.invoke(0);
+        reasons(&network).contains("another signer uses this key")
+    });
+    let stopped = network.invoke(1);
+    network.process.kill();
+    let renewed = Command::new(BINARY)
+        .args(["signer", "renew", "--validator", "org3/validator", "--config"])
+        .arg(network.hsm.directory.path().join("signer/signer.toml"))
+        .envs(network.hsm.environment.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(renewed.status.success(), "{}", String::from_utf8_lossy(&renewed.stderr));
+    network.process.start_again(&network.socket);
+    wait_for("it votes again", || {
+        let tip = network.invoke(0);
+        let ledger = network.cluster.node(0).handle().ledger().clone();
+        (stopped.0 + 1..=tip.0).any(|height| {
+            let block = ledger.block(Height(height)).unwrap().unwrap();
+            block.certificate.signatures.iter().any(|(replica, _)| *replica == me)
+        })
+    });
+    for i in 0..4 {
+        assert!(network.cluster.node(i).handle().evidence().unwrap().is_empty(), "node {i}");
+    }
+}
+
+/// A signer of one delegated key on a token, in a folder of its own.
+fn delegated(hsm: &SoftHsm, home: &Path, genesis: &Path) -> (PathBuf, PathBuf) {
+    fs::create_dir(home).unwrap();
+    fs::set_permissions(home, fs::Permissions::from_mode(0o700)).unwrap();
+    let (config, socket) = (home.join("signer.toml"), home.join("s"));
+    let text = format!(
+        "[signer]\nsocket = \"s\"\ndata = \"guard\"\n[[validator]]\nname = \"org1/validator\"\n\
+         genesis = {genesis:?}\nkey = {{ token = \"obelisk\", id = \"01\" }}\n{}",
+        hsm.token_section("obelisk")
+    );
+    fs::write(&config, text).unwrap();
+    (config, socket)
+}
+
+/// Delegated: the record moves and the session keys stay behind. What was signed is not signed
+/// otherwise at the new place, where the token certifies another session; the old place is silent.
+#[test]
+fn a_record_moves_without_its_session_keys() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let (_, public) = hsm.keygen("obelisk", "01", "p256");
+    let mut spec = Spec::local("test", 1, Algorithm::EcdsaP256, now_ms() - 1000);
+    let members = spec.organisations.iter_mut().flat_map(|o| &mut o.members);
+    members.filter(|m| m.role == Role::Validator).for_each(|m| m.key = Some(public.clone()));
+    let at = |name: &str| hsm.directory.path().join(name);
+    let made = Consortium::make(&at("net"), &spec, &Crypto::portable()).unwrap();
+    let chain = made.genesis.chain_id();
+    let run = |words: [&str; 2], config: &Path, more: &[&Path]| {
+        let mut command = Command::new(BINARY);
+        command.args(words).arg("--config").arg(config).args(["--validator", "org1/validator"]);
+        command.args(more).envs(hsm.environment.iter().cloned());
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let sessions = |socket: &Path| {
+        let status: Value = serde_json::from_str(&remote::status(&place(socket)).unwrap()).unwrap();
+        status["keys"][0]["sessions"].clone()
+    };
+    let (old, old_socket) = delegated(&hsm, &at("old"), &made.genesis_path);
+    let process = SignerProcess::start(&old, &old_socket, &hsm.environment);
+    let open = |socket: &Path, signed| {
+        RemoteSigner::open(place(socket), chain, public.clone(), signed).unwrap()
+    };
+    let signs = |signer: &RemoteSigner, request: SignRequest| signer.sign(&[request]).remove(0);
+    let first = signs(&open(&old_socket, false), request(chain, 1)).unwrap();
+    let before = sessions(&old_socket);
+    drop(process);
+    let file = at("record");
+    let exported = run(["signer", "export"], &old, &[Path::new("--out"), &file]);
+    assert!(exported.0, "{}", exported.1);
+    let (new, new_socket) = delegated(&hsm, &at("new"), &made.genesis_path);
+    let imported = run(["signer", "import"], &new, &[&file]);
+    assert!(imported.0, "{}", imported.1);
+    let _process = SignerProcess::start(&new, &new_socket, &hsm.environment);
+    let signer = open(&new_socket, true);
+    assert!(signs(&signer, request(chain, 2)).is_err(), "another text for a slot that was signed");
+    let again = signs(&signer, request(chain, 1)).unwrap();
+    assert_ne!(again, first, "by another session key");
+    let after = sessions(&new_socket);
+    assert_ne!(after[0], before[0], "the session keys did not move");
+    let (_, errors) = super::refused(&old, &hsm.environment);
+    assert!(errors.contains("is retired"), "{errors}");
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use obelisk::client::invocation::Invocation;
@@ -21,6 +22,7 @@ use obelisk::signer::remote::RemoteSigner;
 use obelisk::types::codec::Encode;
 use obelisk::types::digest::Digest;
 use obelisk::types::ids::Epoch;
+use obelisk::types::ids::Height;
 use obelisk::types::ids::SequenceNumber;
 use obelisk::types::ids::View;
 use obelisk::types::receipt::Status;
@@ -31,6 +33,7 @@ use obelisk::types::vote::Slot;
 use obelisk::types::vote::Vote;
 use obelisk::types::vote_signature::VoteSignature;
 
+use super::PATIENCE;
 use super::SignerProcess;
 use super::place;
 use crate::cluster::Cluster;
@@ -72,6 +75,22 @@ impl OneSigner {
     }
 }
 
+/// A transaction through node `i`, asked again while the node takes no connection: without its TLS
+/// key, which the signer holds, it cannot.
+fn insist(cluster: &Cluster, i: usize) -> Height {
+    let (identity, end) = (cluster.identity(Role::Client, i), Instant::now() + 2 * PATIENCE);
+    loop {
+        let (client, call) = (cluster.client(i), harmless());
+        match cluster.runtime.block_on(client.invoke(&identity, &call, PATIENCE)) {
+            Ok(located) => return located.height,
+            Err(error) if error.is_transient() && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => panic!("node {i}: {error}"),
+        }
+    }
+}
+
 fn harmless() -> Invocation {
     Invocation::new("configure", "show")
 }
@@ -98,9 +117,9 @@ fn a_signer_killed_under_load_costs_time_alone() {
             .map(|i| {
                 let (cluster, stop) = (&cluster, &stop);
                 scope.spawn(move || {
-                    let mut last = cluster.invoke(i, &harmless()).height;
+                    let mut last = insist(cluster, i);
                     while !stop.load(Ordering::Relaxed) {
-                        last = last.max(cluster.invoke(i, &harmless()).height);
+                        last = last.max(insist(cluster, i));
                     }
                     last
                 })
