@@ -100,7 +100,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\nfix: {}", self.cause.trim_end(), self.fix.trim_end())
+        let word = if self.exit == Exit::Warned { "warning" } else { "error" };
+        write!(f, "{word}: {}\nfix: {}", self.cause.trim_end(), self.fix.trim_end())
     }
 }
 
@@ -123,6 +124,13 @@ mod tests {
         let expected = "error: cannot read a.toml: disk on fire\nfix: name another file";
         assert_eq!(failure.to_string(), expected);
         assert_eq!(failure.to_json()["error"]["exit"], 2);
+    }
+
+    /// Where everything works, what should be mended is no error.
+    #[test]
+    fn warnings_are_called_so() {
+        let failure = Failure::new(Exit::Warned, "1 warns".to_owned(), "mend it");
+        assert_eq!(failure.to_string(), "warning: 1 warns\nfix: mend it");
     }
 
     /// An error without a fix takes the caller's.
