@@ -3,8 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use bytes::Bytes;
+use obelisk::chaincode::Call;
+use obelisk::chaincode::Caller;
+use obelisk::chaincode::Contract;
+use obelisk::chaincode::Fault;
+use obelisk::chaincode::Outcome;
+use obelisk::chaincode::Package;
+use obelisk::chaincode::Runtime;
+use obelisk::chaincode::Stub;
+use obelisk::chaincode::builtin::lifecycle;
 use obelisk::chaincode::contracts::Contracts;
 use obelisk::chaincode::contracts::Options;
 use obelisk::ledger::ExecutedBlock;
@@ -12,21 +22,26 @@ use obelisk::ledger::Ledger;
 use obelisk::ledger::read_write_set::StateKey;
 use obelisk::membership::directory::Directory;
 use obelisk::pipeline::commit;
+use obelisk::pipeline::execute;
 use obelisk::pipeline::execute::Executor;
 use obelisk::pipeline::execute::overlay::Overlay;
 use obelisk::storage::faulty::FaultPlan;
 use obelisk::storage::faulty::FaultyKv;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::types::codec::Encode;
+use obelisk::types::digest::Digest;
+use obelisk::types::ids::CertificateId;
 use obelisk::types::ids::Height;
+use obelisk::types::ids::TxId;
 use obelisk::types::limits;
 use obelisk::types::receipt::Receipt;
 use obelisk::types::receipt::Status;
 use obelisk::types::signature::Signature;
 use obelisk::types::transaction::Transaction;
 
+use crate::chain_fixture;
+use crate::chain_fixture::NAMESPACE;
 use crate::chain_fixture::block;
-use crate::chain_fixture::execute;
 use crate::chain_fixture::genesis;
 use crate::chain_fixture::key;
 use crate::chain_fixture::transaction;
@@ -128,7 +143,7 @@ fn overlay_reads_the_newest_write() {
         let name = format!("key {}", next(12));
         let writes = [(name.as_str(), (next(4) > 0).then_some(value.as_str()))];
         let tx = transaction(&genesis, nonce, &writes);
-        let done = execute(block(&genesis, &ledger.tip(), vec![tx], 1));
+        let done = chain_fixture::execute(block(&genesis, &ledger.tip(), vec![tx], 1));
         overlay.add(done.block.header.height, &done.writes[0]);
         model.extend(done.writes[0].0.clone());
         // Reads before the block is durable, after, and after the overlay let go of it.
@@ -161,11 +176,112 @@ fn store_is_synced_behind_the_blocks() {
         let to_sync = ledger.clone();
         let station = std::thread::spawn(move || commit::sync_store(&to_sync, &ends));
         let tx = transaction(&genesis, 1, &[("a", Some("1"))]);
-        let done = execute(block(&genesis, &ledger.tip(), vec![tx], 1));
+        let done = chain_fixture::execute(block(&genesis, &ledger.tip(), vec![tx], 1));
         ledger.commit(vec![done]).expect("committed");
         drop(running);
         let ended = station.join().expect("no panic");
         assert_eq!(ended.is_err(), fail_sync.is_some());
         assert_eq!(kv.unsynced() > 0, fail_sync.is_some());
     }
+}
+
+/// A contract that tells what accounts `a` and `b` hold and what a scan of all shows, and lets
+/// something happen after each of the first two reads.
+struct Accounts(Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>);
+
+impl Runtime for Accounts {
+    fn load(&self, _: &Package) -> Result<Arc<dyn Contract>, Fault> {
+        Ok(Arc::new(Self(self.0.clone())))
+    }
+}
+
+impl Contract for Accounts {
+    fn has_init(&self) -> bool {
+        false
+    }
+
+    fn invoke(&self, _: &Call, stub: &mut dyn Stub, fuel: u64) -> Result<Outcome, Fault> {
+        let happen = || {
+            let next = self.0.lock().expect("no holder panics").pop();
+            next.expect("once per read")();
+        };
+        let mut said = Vec::new();
+        for account in [b"a", b"b"] {
+            said.extend(stub.get(account)?);
+            happen();
+        }
+        said.extend(stub.scan(b"", b"", 9)?.into_iter().map(|(_, value)| value));
+        Ok(Outcome { value: said.join(&b' ').into(), fuel_left: fuel })
+    }
+}
+
+/// A query sees the state of one height, whatever is committed between its reads: no account of a
+/// transfer before it, the other after it.
+#[test]
+fn a_query_reads_at_one_height() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (genesis, kv) = (genesis("test"), Arc::new(MemoryKv::new()));
+    let ledger = Arc::new(Ledger::open(dir.path(), &genesis, kv).expect("opened"));
+    let commit = {
+        let ledger = ledger.clone();
+        move |nonce, a: &str, b: &str, more: Vec<(StateKey, Bytes)>| {
+            let tx = transaction(&genesis, nonce, &[("a", Some(a)), ("b", Some(b))]);
+            let next = block(&genesis, &ledger.tip(), vec![tx], 1);
+            let mut done = chain_fixture::execute(next);
+            done.writes[0].0.extend(more.into_iter().map(|(at, value)| (at, Some(value))));
+            done.receipts[0].write_set = done.writes[0].digest();
+            ledger.commit(vec![done]).expect("committed");
+        }
+    };
+    let package = Digest::of(&[b"package"]);
+    let record = lifecycle::Record {
+        version: "1".to_owned(),
+        kind: "accounts".to_owned(),
+        package,
+        active: true,
+        revision: 1,
+        organisation: "org".to_owned(),
+        by: "admin".to_owned(),
+        tx: TxId::default(),
+        height: Height(1),
+    };
+    let at = |key: Vec<u8>| StateKey { namespace: lifecycle::NAME.to_owned(), key: key.into() };
+    let deployed = vec![
+        (at(lifecycle::name_key(NAMESPACE)), record.to_bytes()),
+        (at(lifecycle::package_key(&package)), Bytes::from_static(b"package")),
+    ];
+    commit(1, "100", "0", deployed);
+    let moves: Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>> = Arc::default();
+    let contracts = Contracts::new(Options::default()).expect("every runtime starts");
+    let contracts = contracts.with_runtime("accounts", Arc::new(Accounts(moves.clone())));
+    let ask = || {
+        let view = ledger.view();
+        let tip = view.tip();
+        let call = Call {
+            chaincode: NAMESPACE.to_owned(),
+            function: "all".to_owned(),
+            args: Vec::new(),
+            caller: Arc::new(Caller {
+                organisation: "org".to_owned(),
+                name: "client".to_owned(),
+                role: "client".to_owned(),
+                attributes: Vec::new(),
+                certificate: CertificateId(Digest::ZERO),
+            }),
+            calling_chaincode: None,
+            tx: TxId::default(),
+            height: tip.height,
+            block_time_ms: tip.time_ms,
+        };
+        execute::query(&view, &contracts, &call, 1_000_000).expect("read").expect("answered")
+    };
+    let first = commit.clone();
+    *moves.lock().expect("no holder panics") = vec![
+        Box::new(move || commit(3, "10", "90", Vec::new())),
+        Box::new(move || first(2, "30", "70", Vec::new())),
+    ];
+    assert_eq!(ask(), "100 0 100 0");
+    assert_eq!(ledger.tip().height, Height(3));
+    *moves.lock().expect("no holder panics") = vec![Box::new(|| ()), Box::new(|| ())];
+    assert_eq!(ask(), "10 90 10 90");
 }

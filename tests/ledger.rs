@@ -14,9 +14,13 @@ use obelisk::ledger::Divergence;
 use obelisk::ledger::ExecutedBlock;
 use obelisk::ledger::Ledger;
 use obelisk::ledger::LedgerError;
+use obelisk::ledger::WorldState;
 use obelisk::ledger::segments::SegmentSizes;
 use obelisk::storage::Entry;
 use obelisk::storage::Kv;
+use obelisk::storage::RocksSizing;
+use obelisk::storage::STORES;
+use obelisk::storage::Snapshot;
 use obelisk::storage::StorageError;
 use obelisk::storage::WriteBatch;
 use obelisk::storage::faulty::FaultPlan;
@@ -139,6 +143,10 @@ impl Kv for WatchedKv {
         self.inner.last(table, start, end)
     }
 
+    fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+        self.inner.snapshot()
+    }
+
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
         self.inner.write(batch)?;
         let after = self.after_write.lock().expect("no holder panics").take();
@@ -164,7 +172,10 @@ fn a_value_is_read_with_its_height() {
     let hear = {
         let reader = ledger.clone();
         move || {
-            let read = std::thread::spawn(move || reader.get_at_tip(&key("k")).expect("read"));
+            let read = std::thread::spawn(move || {
+                let view = reader.view();
+                (view.tip().height, view.get(&key("k")).expect("read"))
+            });
             // Whoever waits for the commit, as is right, cannot answer before this returns.
             let looks = 0..200;
             looks.take_while(|_| !read.is_finished()).for_each(|_| {
@@ -177,6 +188,39 @@ fn a_value_is_read_with_its_height() {
     writes(&genesis, 2, &[("k", Some("second"))], &ledger);
     let read = said.recv().expect("said").join().expect("read");
     assert_eq!(read, (Height(2), Some(Bytes::from_static(b"second"))));
+}
+
+/// A view stays at its height while blocks change, delete and add what it shows, with every store.
+#[test]
+fn a_view_stays_at_its_height() {
+    for row in STORES {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let kv = (row.open)(&dir.path().join("kv"), &RocksSizing::default()).expect(row.name);
+        let (genesis, ledger) = (genesis("test"), open(dir.path(), kv).expect(row.name));
+        let start = ledger.view();
+        writes(&genesis, 1, &[("a", Some("100")), ("b", Some("0")), ("c", Some("1"))], &ledger);
+        let (tip, view) = (ledger.tip(), ledger.view());
+        let moved = [("a", Some("30")), ("b", Some("70")), ("c", None), ("aa", Some("x"))];
+        writes(&genesis, 2, &moved, &ledger);
+        let value = |at: &str| view.get(&key(at)).expect(row.name);
+        let entry = |(key, value): &(&'static str, &'static str)| {
+            (Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))
+        };
+        let old: Vec<_> = [("a", "100"), ("b", "0"), ("c", "1")].iter().map(entry).collect();
+        for (name, (_, was)) in ["a", "b", "c"].iter().zip(&old) {
+            assert_eq!(value(name).as_ref(), Some(was), "{}", row.name);
+        }
+        assert_eq!((value("aa"), view.tip()), (None, tip), "{}", row.name);
+        assert_eq!(view.scan("asset", b"", b"", 9).expect(row.name), old, "{}", row.name);
+        let page = view.page("asset", b"", b"", 2).expect(row.name);
+        assert_eq!((page.height, page.next), (Height(1), Some(Bytes::from_static(b"c"))));
+        assert_eq!(page.entries, old[..2], "{}", row.name);
+        let page = start.page("asset", b"", b"", 9).expect(row.name);
+        assert_eq!((page.height, page.entries.len()), (Height(0), 0), "{}", row.name);
+        let now = ledger.view().page("asset", b"", b"", 9).expect(row.name);
+        let new: Vec<_> = [("a", "30"), ("aa", "x"), ("b", "70")].iter().map(entry).collect();
+        assert_eq!((now.height, now.entries), (Height(2), new), "{}", row.name);
+    }
 }
 
 /// Committed blocks, results, transactions, certificates and values are read back.
@@ -490,7 +534,7 @@ fn pages_during_commits_stand_at_one_height() {
     let asker = std::thread::spawn(move || {
         let mut last = Height(0);
         while last < Height(200) {
-            let page = asking.state_page("asset", b"", b"", 60).expect("read");
+            let page = asking.view().page("asset", b"", b"", 60).expect("read");
             let height = page.height.to_string();
             let at = |(_, value): &(Bytes, Bytes)| value[..] == *height.as_bytes();
             assert!(page.entries.iter().all(at), "block {height}: {:?}", page.entries);
@@ -506,9 +550,9 @@ fn pages_during_commits_stand_at_one_height() {
         writes(&genesis("test"), height, &every, &ledger);
     }
     asker.join().expect("every page was whole");
-    let page = ledger.state_page("asset", b"k05", b"k30", 20).expect("read");
+    let page = ledger.view().page("asset", b"k05", b"k30", 20).expect("read");
     let ends = (page.entries[0].0.as_ref(), page.entries.len(), page.next.as_deref());
     assert_eq!(ends, (&b"k05"[..], 20, Some(&b"k25"[..])));
-    let exact = ledger.state_page("asset", b"k05", b"k21", 16).expect("read");
+    let exact = ledger.view().page("asset", b"k05", b"k21", 16).expect("read");
     assert_eq!((exact.entries.len(), exact.next), (16, None), "a page that ends with its range");
 }

@@ -103,8 +103,8 @@ pub enum Answer {
     Submitted(TxId),
     /// To `SubmitMany`, in the order asked.
     SubmittedMany(Vec<Result<TxId, Refusal>>),
-    /// To `Query`.
-    Value(Bytes),
+    /// To `Query`: the value, and the height of the state it was read from.
+    Value { height: Height, value: Bytes },
     /// To `State`.
     State(Box<StateValue>),
     /// To `Scan`.

@@ -58,6 +58,7 @@ use crate::api::failure::Failure;
 use crate::consensus::evidence::Accusation;
 use crate::consensus::evidence::Judge;
 use crate::ledger::LedgerError;
+use crate::ledger::WorldState;
 use crate::ledger::read_write_set::StateKey;
 use crate::pipeline::handle::Handle;
 use crate::pipeline::refusal::Refusal;
@@ -117,9 +118,11 @@ impl Service {
             }
             Action::Query { chaincode, function, args } => match caller {
                 Caller::Member(member) => {
-                    let _place = place(&self.reads, "the list of queries under way")?;
-                    let who = member.clone();
-                    Ok(Answer::Value(self.handle.query(who, chaincode, function, args).await?))
+                    let (handle, who) = (self.handle.clone(), member.clone());
+                    let query = move || handle.query(&who, chaincode, function, args);
+                    let what = "the list of queries under way";
+                    let (height, value) = in_place(&self.reads, what, query).await??;
+                    Ok(Answer::Value { height, value })
                 }
                 Caller::Anonymous => Err(self.refusal(caller)),
             },
@@ -137,17 +140,9 @@ impl Service {
             Action::Metrics => Ok(Answer::Metrics(self.handle.render_metrics())),
             Action::Registrar => Err(registrar_is_off()),
             read => {
-                let place = place(&self.reads, "the list of reads under way")?;
-                // Reads of the store may wait for the disk: not on the network threads.
                 let service = self.clone();
-                let read = move || {
-                    // Held by the work, not by the caller: who hangs up does not make room.
-                    let _place = place;
-                    service.read(read)
-                };
-                tokio::task::spawn_blocking(read)
-                    .await
-                    .map_err(|_| Failure::internal("the read was cut short"))?
+                let work = move || service.read(read);
+                in_place(&self.reads, "the list of reads under way", work).await?
             }
         }
     }
@@ -284,7 +279,8 @@ impl Service {
     fn state(&self, key: StateKey, proof: bool) -> Result<Answer, Failure> {
         let ledger = self.handle.ledger();
         if !proof {
-            let (height, value) = ledger.get_at_tip(&key)?;
+            let view = ledger.view();
+            let (height, value) = (view.tip().height, view.get(&key)?);
             return Ok(Answer::State(Box::new(StateValue { height, value, proof: None })));
         }
         let proven = ledger.prove(std::slice::from_ref(&key))?;
@@ -326,6 +322,23 @@ fn place(list: &Arc<Semaphore>, what: &'static str) -> Result<OwnedSemaphorePerm
     Arc::clone(list).try_acquire_owned().map_err(busy)
 }
 
+/// Does work that takes long or may wait for the disk on a thread of its own, in a place of a
+/// bounded list.
+async fn in_place<T: Send + 'static>(
+    list: &Arc<Semaphore>,
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let place = place(list, what)?;
+    let held = move || {
+        // Held by the work, not by the caller: who hangs up does not make room.
+        let _place = place;
+        work()
+    };
+    let cut_short = |_| Failure::internal("the read was cut short");
+    tokio::task::spawn_blocking(held).await.map_err(cut_short)
+}
+
 fn no_receipt_yet(id: TxId) -> Failure {
     Failure::not_found(format!("no receipt of {id}: it is not committed here"))
         .hint("check the id; for one just submitted, ask again and say how long to wait")
@@ -336,4 +349,36 @@ fn registrar_is_off() -> Failure {
         "keep the key with the client: sign with the client library or `obelisk chaincode \
          invoke`, and connect with a TLS certificate; see docs/api.md",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A caller who hangs up leaves its work in its place, so that hanging up again and again
+    /// starts no more work than there are places.
+    #[tokio::test]
+    async fn work_keeps_its_place_when_the_caller_hangs_up() {
+        let list = Arc::new(Semaphore::new(1));
+        let (started, running) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let work = move || {
+            started.send(()).expect("heard");
+            let _ = released.recv();
+        };
+        let asked = tokio::spawn({
+            let list = list.clone();
+            async move { in_place(&list, "the list", work).await.is_ok() }
+        });
+        tokio::task::yield_now().await;
+        running.recv().expect("started");
+        asked.abort();
+        assert!(asked.await.expect_err("hung up").is_cancelled());
+        let refused = in_place(&list, "the list", || ()).await.expect_err("no place");
+        assert_eq!(refused.code.word, "busy");
+        drop(release);
+        let _place = list.acquire().await.expect("its place is free when it ends");
+    }
 }

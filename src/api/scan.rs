@@ -6,8 +6,9 @@
 //! height                   only if the state still stands there, else `height-mismatch`
 //! ```
 //!
-//! A page stands at one height: it waits for a commit at hand. Pages do not hold the state still
-//! between them; who needs all of them at one height names the height of the first in the others.
+//! A page stands at one height: it is read from one view of the state, taken when it is asked for.
+//! Pages do not hold the state still between them; who needs all of them at one height names the
+//! height of the first in the others.
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use crate::api::action::Answer;
 use crate::api::failure::Failure;
 use crate::chaincode::builtin;
 use crate::chaincode::builtin::lifecycle;
+use crate::ledger::WorldState;
 use crate::ledger::read_write_set;
 use crate::ledger::read_write_set::StateKey;
 use crate::types::ids::Height;
@@ -97,19 +99,19 @@ impl Asked {
 }
 
 impl Service {
-    /// One page; may wait for the disk and for a commit at hand.
+    /// One page; may wait for the disk.
     pub(super) fn scan(&self, scan: &Scan) -> Result<Answer, Failure> {
         let Scan { chaincode, start, end, limit, height } = scan;
-        let ledger = self.handle.ledger();
+        let view = self.handle.ledger().view();
         let record = StateKey {
             namespace: lifecycle::NAME.to_owned(),
             key: Bytes::from(lifecycle::name_key(chaincode)),
         };
-        if builtin::find(chaincode).is_none() && ledger.get(&record)?.is_none() {
+        if builtin::find(chaincode).is_none() && view.get(&record)?.is_none() {
             let text = format!("no contract {chaincode:?} on this chain");
             return Err(Failure::new("unknown-chaincode", text));
         }
-        let page = ledger.state_page(chaincode, start, end, *limit)?;
+        let page = view.page(chaincode, start, end, *limit)?;
         match height {
             Some(wanted) if *wanted != page.height => {
                 let text = format!("asked for height {wanted}, the state is at {}", page.height);

@@ -149,6 +149,8 @@ impl Ledger {
         self.index_transactions(&mut batch, applied.tip, &result.receipts)?;
         add_certificates(&mut batch, &block, stored);
         batch.put(Table::Meta, rows::APPLIED, applied.to_bytes());
+        // From here to the new head no view is taken: it would show this block under the old height.
+        let _applying = self.applying.write().expect("no holder of this lock panics");
         self.kv.write(batch)?;
         let mut recent = self.recent.write().expect("no holder of this lock panics");
         recent.add(applied.tip.height, executed_ids(&result.receipts));

@@ -20,7 +20,8 @@
 //!   refused (`Stopped`): the process must stop and open the ledger anew.
 //!
 //! Reads (`reads`) need no lock against commits except proofs, which wait for the commit at hand so
-//! that values and tree are of one height.
+//! that values and tree are of one height. Reads that must agree, or must know their height, go
+//! through a view (`view`): execution alone may ask the newest state, as it is its only writer.
 
 mod commit;
 mod error;
@@ -31,6 +32,7 @@ mod recent;
 mod rows;
 pub mod segments;
 pub mod state_tree;
+mod view;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -59,8 +61,10 @@ pub use crate::ledger::error::Divergence;
 pub use crate::ledger::error::LedgerError;
 pub use crate::ledger::error::Roots;
 pub use crate::ledger::reads::Proven;
-pub use crate::ledger::reads::StatePage;
 pub use crate::ledger::reads::Unapplied;
+pub use crate::ledger::view::StatePage;
+pub use crate::ledger::view::StateView;
+pub use crate::ledger::view::WorldState;
 
 /// A block with what its execution gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub struct Ledger {
     /// Held while a block goes through steps 2 to 4; `head` changes under it.
     tree: RwLock<StateTree>,
     head: RwLock<Applied>,
+    /// Held while a block's rows and its height become visible, one after the other.
+    applying: RwLock<()>,
     recent: RwLock<RecentIds>,
     /// One commit at a time; the ids of certificates known to be stored.
     committing: Mutex<BTreeSet<CertificateId>>,

@@ -70,6 +70,7 @@ pub(crate) fn open(
         segments,
         tree: RwLock::new(tree),
         head: RwLock::new(applied),
+        applying: RwLock::new(()),
         recent: RwLock::new(recent),
         committing: Mutex::new(BTreeSet::new()),
         stopped: AtomicBool::new(false),

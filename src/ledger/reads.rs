@@ -12,6 +12,7 @@ use crate::ledger::rows::Applied;
 use crate::ledger::rows::Located;
 use crate::ledger::state_tree::StateProof;
 use crate::ledger::state_tree::key_hash;
+use crate::ledger::view;
 use crate::storage::tables::Table;
 use crate::types::block::Block;
 use crate::types::block::Tip;
@@ -36,17 +37,6 @@ pub struct Proven {
     pub receipts_root: Digest,
     /// Keys, values and their part of the tree.
     pub proof: StateProof,
-}
-
-/// Part of a namespace's state, ascending by key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatePage {
-    /// The last block whose writes the state holds.
-    pub height: Height,
-    /// Keys and values.
-    pub entries: Vec<(Bytes, Bytes)>,
-    /// The first key of the range that did not fit; none where the page reaches the range's end.
-    pub next: Option<Bytes>,
 }
 
 /// Blocks stored and not yet applied, ascending, with their recorded results.
@@ -159,13 +149,6 @@ impl Ledger {
         Ok(self.kv.get(Table::State, &rows::state_row(at))?.map(Bytes::from))
     }
 
-    /// The value of a key and the height at which it holds. Waits for a commit at hand.
-    pub fn get_at_tip(&self, at: &StateKey) -> Result<(Height, Option<Bytes>), LedgerError> {
-        // Commits hold this lock from their first write to the new height.
-        let _still = self.tree.read().expect("no holder of this lock panics");
-        Ok((self.tip().height, self.get(at)?))
-    }
-
     /// The values of many keys, in the order asked.
     pub fn get_many(&self, keys: &[StateKey]) -> Result<Vec<Option<Bytes>>, LedgerError> {
         let rows: Vec<Vec<u8>> = keys.iter().map(rows::state_row).collect();
@@ -184,45 +167,7 @@ impl Ledger {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, LedgerError> {
         let (low, high) = rows::state_range(namespace, start, end);
-        let prefix = 1 + namespace.len();
-        let found = self.kv.scan(Table::State, &low, &high, limit)?;
-        let split = |(key, value): (Vec<u8>, Vec<u8>)| {
-            (Bytes::from(key).slice(prefix..), Bytes::from(value))
-        };
-        Ok(found.into_iter().map(split).collect())
-    }
-
-    /// As `scan`, at one height and with a bound in bytes: the page ends where one of both bounds is
-    /// reached, and says where to go on. Waits for a commit at hand.
-    pub fn state_page(
-        &self,
-        namespace: &str,
-        start: &[u8],
-        end: &[u8],
-        limit: usize,
-    ) -> Result<StatePage, LedgerError> {
-        // Commits hold this lock from their first write to the new height.
-        let _still = self.tree.read().expect("no holder of this lock panics");
-        let height = self.head().tip.height;
-        let mut page = StatePage { height, entries: Vec::new(), next: None };
-        let (mut bytes, mut from) = (0, start.to_vec());
-        loop {
-            let found = self.scan(namespace, &from, end, PAGE_STEP)?;
-            let ended = found.len() < PAGE_STEP;
-            for (key, value) in found {
-                let full = page.entries.len() >= limit || bytes >= limits::STATE_PAGE_BYTES_MAX;
-                if full {
-                    page.next = Some(key);
-                    return Ok(page);
-                }
-                bytes += key.len() + value.len();
-                page.entries.push((key, value));
-            }
-            match page.entries.last() {
-                Some((last, _)) if !ended => from = [last.as_ref(), &[0]].concat(),
-                _ => return Ok(page),
-            }
-        }
+        Ok(view::entries(namespace, self.kv.scan(Table::State, &low, &high, limit)?))
     }
 
     /// The last `limit` writes of a key, newest first: height, position in the block, and whether
@@ -314,6 +259,3 @@ fn undecodable(what: &str, height: Height, error: &dyn std::error::Error) -> Led
         reason: error.to_string(),
     }
 }
-
-/// Entries of a page that are read at once: values may be large.
-const PAGE_STEP: usize = 16;

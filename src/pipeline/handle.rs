@@ -43,6 +43,7 @@ use crate::types::ids::ChainId;
 use crate::types::ids::Height;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::TxId;
+use crate::types::receipt::Status;
 use crate::types::transaction::Transaction;
 
 /// A running pipeline; cheap to clone.
@@ -183,36 +184,32 @@ impl Handle {
         Ok(receipt.map(|receipt| Located { height, index, receipt }))
     }
 
-    /// Runs a read-only call on the last durable state, here alone.
-    pub async fn query(
+    /// Runs a read-only call on the last durable state, here alone; the answer comes with the
+    /// height of that state. Takes as long as the contract does and may wait for the disk: not for
+    /// network threads.
+    pub fn query(
         &self,
-        caller: Arc<Identity>,
+        caller: &Identity,
         chaincode: String,
         function: String,
         args: Vec<Bytes>,
-    ) -> Result<Bytes, Fault> {
-        let shared = self.0.clone();
-        let run = move || {
-            let tip = shared.ledger.tip();
-            let call = Call {
-                chaincode,
-                function,
-                args,
-                caller: Arc::new(execute::caller(&caller)),
-                calling_chaincode: None,
-                tx: TxId::default(),
-                height: tip.height,
-                block_time_ms: tip.time_ms,
-            };
-            let fuel = shared.genesis.parameters.fuel_max;
-            execute::query(&shared.ledger, &shared.contracts, &call, fuel)
+    ) -> Result<(Height, Bytes), Fault> {
+        let view = self.0.ledger.view();
+        let tip = view.tip();
+        let call = Call {
+            chaincode,
+            function,
+            args,
+            caller: Arc::new(execute::caller(caller)),
+            calling_chaincode: None,
+            tx: TxId::default(),
+            height: tip.height,
+            block_time_ms: tip.time_ms,
         };
-        let failed = |text: String| Fault::new(crate::types::receipt::Status::Trap, text);
-        match tokio::task::spawn_blocking(run).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed("the query did not finish: the node is stopping".into())),
-        }
+        let fuel = self.0.genesis.parameters.fuel_max;
+        let outcome = execute::query(&view, &self.0.contracts, &call, fuel)
+            .map_err(|error| Fault::new(Status::Trap, error.to_string()))?;
+        Ok((tip.height, outcome?))
     }
 
     /// Follows the chain from a height, without gaps.

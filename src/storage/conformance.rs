@@ -90,6 +90,53 @@ fn scans_are_ascending_and_half_open() {
     });
 }
 
+/// A snapshot shows all tables as they were when it was taken, by key and by range, whatever is
+/// changed, removed or added later, and whichever other snapshot ends before it.
+#[test]
+fn snapshots_show_the_store_as_it_was() {
+    each_store(|name, kv| {
+        let empty = kv.snapshot();
+        for key in [&b"a"[..], b"b", b"c"] {
+            put(&*kv, Table::State, key, b"old");
+            put(&*kv, Table::Meta, key, b"old");
+        }
+        let (before, twin) = (kv.snapshot(), kv.snapshot());
+        let mut batch = WriteBatch::default();
+        for table in [Table::State, Table::Meta] {
+            batch.put(table, b"a", b"new");
+            batch.delete(table, b"b");
+            batch.put(table, b"bb", b"new");
+        }
+        kv.write(batch).expect(name);
+        drop(twin);
+        let after = kv.snapshot();
+        put(&*kv, Table::State, b"c", b"newest");
+        kv.sync().expect(name);
+        for table in [Table::State, Table::Meta] {
+            for (key, old, new) in [
+                (&b"a"[..], Some(&b"old"[..]), Some(&b"new"[..])),
+                (b"b", Some(b"old"), None),
+                (b"bb", None, Some(b"new")),
+                (b"c", Some(b"old"), Some(b"old")),
+            ] {
+                assert_eq!(empty.get(table, key).expect(name), None, "{name}");
+                assert_eq!(before.get(table, key).expect(name).as_deref(), old, "{name}");
+                assert_eq!(after.get(table, key).expect(name).as_deref(), new, "{name}");
+            }
+            let scan = |s: &[u8], e: &[u8], n| keys(before.scan(table, s, e, n).expect(name));
+            assert_eq!(scan(b"", b"", 9), [b"a", b"b", b"c"], "{name}");
+            assert_eq!(scan(b"aa", b"c", 9), [b"b"], "{name}");
+            assert_eq!(scan(b"", b"", 2), [b"a", b"b"], "{name}");
+            assert!(scan(b"c", b"a", 9).is_empty() && scan(b"a", b"a", 9).is_empty(), "{name}");
+            assert!(empty.scan(table, b"", b"", 9).expect(name).is_empty(), "{name}");
+            let rows = after.scan(table, b"", b"", 9).expect(name);
+            assert_eq!(keys(rows), [&b"a"[..], b"bb", b"c"], "{name}");
+        }
+        let newest = kv.get(Table::State, b"c").expect(name);
+        assert_eq!(newest.as_deref(), Some(&b"newest"[..]), "{name}");
+    });
+}
+
 /// Large values and keys with every byte come back unchanged.
 #[test]
 fn bytes_come_back_unchanged() {
@@ -182,16 +229,33 @@ fn batches_keep_their_changes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Every store ends with the same rows as the memory store after the same random batches.
+    /// Every store ends with the same rows as the memory store after the same random batches, and a
+    /// snapshot taken before each batch still shows the rows of that moment.
     #[test]
     fn stores_agree_on_random_batches(
         batches in prop::collection::vec(prop::collection::vec(change(), 0..20), 0..10),
     ) {
         let model = MemoryKv::new();
-        batches.iter().for_each(|changes| model.apply(&batch(changes)));
+        let steps: Vec<MemoryKv> = batches
+            .iter()
+            .map(|changes| {
+                let before = model.duplicate();
+                model.apply(&batch(changes));
+                before
+            })
+            .collect();
         each_store(|name, kv| {
+            let mut snapshots = Vec::new();
             for changes in &batches {
+                snapshots.push(kv.snapshot());
                 kv.write(batch(changes)).expect(name);
+            }
+            for (snapshot, before) in snapshots.iter().zip(&steps) {
+                for table in Table::ALL {
+                    let want = before.scan(table, b"", b"", 1000).expect("memory");
+                    let found = snapshot.scan(table, b"", b"", 1000).expect(name);
+                    assert_eq!(found, want, "{name}");
+                }
             }
             for table in Table::ALL {
                 let want = model.scan(table, b"", b"", 1000).expect("memory");

@@ -10,6 +10,7 @@ use std::sync::MutexGuard;
 
 use crate::storage::Entry;
 use crate::storage::Kv;
+use crate::storage::Snapshot;
 use crate::storage::StorageError;
 use crate::storage::WriteBatch;
 use crate::storage::memory::MemoryKv;
@@ -88,6 +89,10 @@ impl Kv for FaultyKv {
 
     fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError> {
         self.seen.last(table, start, end)
+    }
+
+    fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+        self.seen.snapshot()
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {

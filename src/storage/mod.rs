@@ -5,6 +5,8 @@
 //! * `write` is atomic: after a crash all of a batch is there or nothing. It is durable only after
 //!   `sync` returns Ok; batches become durable in the order they were written.
 //! * `scan` sees a consistent view and yields keys in ascending byte order.
+//! * A `snapshot` shows the store as it was when taken, all tables at once, whatever is written
+//!   later; it holds up no writer, and takes memory or disk for what was replaced while it lives.
 //! * After a failed `write` or `sync` the store must not be used again; the process stops.
 
 #[cfg(test)]
@@ -138,6 +140,10 @@ pub trait Kv: Send + Sync + fmt::Debug {
     /// The last entry with `start <= key < end`.
     fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError>;
 
+    /// The store as it is now, for several reads that must agree. Short-lived: what it shows
+    /// cannot be released before it is dropped.
+    fn snapshot(&self) -> Box<dyn Snapshot + '_>;
+
     /// Applies a batch atomically; readers see it when this returns.
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError>;
 
@@ -148,6 +154,21 @@ pub trait Kv: Send + Sync + fmt::Debug {
     fn memory(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
+}
+
+/// A store as it was at one moment.
+pub trait Snapshot: Send + Sync + fmt::Debug {
+    /// As `Kv::get`.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// As `Kv::scan`.
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError>;
 }
 
 /// Memory and threads a store may take. The defaults suit a small host: the whole node stays well

@@ -42,6 +42,7 @@ use crate::storage::Change;
 use crate::storage::Entry;
 use crate::storage::Kv;
 use crate::storage::RocksSizing;
+use crate::storage::Snapshot;
 use crate::storage::StorageError;
 use crate::storage::WriteBatch;
 use crate::storage::tables::Table;
@@ -98,13 +99,30 @@ impl RocksKv {
     }
 
     fn range(&self, table: Table, start: &[u8], end: &[u8]) -> DBRawIterator<'_> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(start);
-        if !end.is_empty() {
-            options.set_iterate_upper_bound(end);
-        }
-        self.db.raw_iterator_cf_opt(self.table(table), options)
+        self.db.raw_iterator_cf_opt(self.table(table), within(start, end))
     }
+
+    fn rows(
+        &self,
+        mut at: DBRawIterator<'_>,
+        start: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut rows = Vec::new();
+        at.seek(start);
+        while let (true, Some((key, value))) = (rows.len() < limit, at.item()) {
+            rows.push((key.to_vec(), value.to_vec()));
+            at.next();
+        }
+        at.status().map_err(|e| self.failed("scanning", &e))?;
+        Ok(rows)
+    }
+}
+
+/// The database as it was at one moment: a sequence number below which nothing is compacted away.
+struct RocksSnapshot<'a> {
+    kv: &'a RocksKv,
+    at: rocksdb::Snapshot<'a>,
 }
 
 impl Kv for RocksKv {
@@ -130,22 +148,14 @@ impl Kv for RocksKv {
         end: &[u8],
         limit: usize,
     ) -> Result<Vec<Entry>, StorageError> {
-        let mut rows = Vec::new();
-        if !end.is_empty() && start >= end {
-            return Ok(rows);
+        if is_empty(start, end) {
+            return Ok(Vec::new());
         }
-        let mut at = self.range(table, start, end);
-        at.seek(start);
-        while let (true, Some((key, value))) = (rows.len() < limit, at.item()) {
-            rows.push((key.to_vec(), value.to_vec()));
-            at.next();
-        }
-        at.status().map_err(|e| self.failed("scanning", &e))?;
-        Ok(rows)
+        self.rows(self.range(table, start, end), start, limit)
     }
 
     fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError> {
-        if !end.is_empty() && start >= end {
+        if is_empty(start, end) {
             return Ok(None);
         }
         let mut at = self.range(table, start, end);
@@ -153,6 +163,10 @@ impl Kv for RocksKv {
         let row = at.item().map(|(key, value)| (key.to_vec(), value.to_vec()));
         at.status().map_err(|e| self.failed("reading the last key", &e))?;
         Ok(row)
+    }
+
+    fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+        Box::new(RocksSnapshot { kv: self, at: self.db.snapshot() })
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
@@ -191,10 +205,52 @@ impl Kv for RocksKv {
     }
 }
 
+impl Snapshot for RocksSnapshot<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let kv = self.kv;
+        self.at.get_cf(kv.table(table), key).map_err(|e| kv.failed("reading a key", &e))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        if is_empty(start, end) {
+            return Ok(Vec::new());
+        }
+        let table = self.kv.table(table);
+        let at = self.at.raw_iterator_cf_opt(table, within(start, end));
+        self.kv.rows(at, start, limit)
+    }
+}
+
+impl fmt::Debug for RocksSnapshot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RocksSnapshot({})", self.kv.path.display())
+    }
+}
+
 impl fmt::Debug for RocksKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RocksKv({})", self.path.display())
     }
+}
+
+/// True where no key lies in the range; an empty `end` is the table's.
+fn is_empty(start: &[u8], end: &[u8]) -> bool {
+    !end.is_empty() && start >= end
+}
+
+fn within(start: &[u8], end: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(start);
+    if !end.is_empty() {
+        options.set_iterate_upper_bound(end);
+    }
+    options
 }
 
 fn database_options(sizing: &RocksSizing) -> Options {

@@ -312,7 +312,8 @@ pub const STREAM_CERTIFICATES_MAX: usize = 1024;
 /// Messages written and not yet sent on one answering stream.
 pub const STREAM_ANSWERS_MAX: usize = 16;
 /// Reads of the store and queries of contracts under way for clients on one node; each holds a
-/// thread, and beyond it a caller is told "busy".
+/// thread and at most one snapshot of the store, until it ends, also where its caller hung up;
+/// beyond it a caller is told "busy".
 pub const READS_MAX: usize = 128;
 
 /// Texts of one request to the signer: a replica signs at most a few per sequence number of the

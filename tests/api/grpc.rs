@@ -38,6 +38,11 @@ async fn invoke_query_and_prove() {
     let found = client.submit_and_wait(&tx, Some(who.certificate()), WAIT).await.unwrap();
     assert_eq!((found.height, found.receipt.status), (Height(2), Status::Ok));
     assert_eq!(client.query(&Invocation::new("kv", "get")).await.unwrap(), "value");
+    let mut raw = node.grpc_once(Some(&node.pair(Role::Client))).await.unwrap();
+    let (chaincode, function) = ("kv".to_owned(), "get".to_owned());
+    let query = proto::QueryRequest { chaincode, function, args: Vec::new() };
+    let answer = raw.query(query).await.unwrap().into_inner();
+    assert_eq!((&answer.value[..], answer.height), (&b"value"[..], 2));
     assert_eq!(client.state("kv", b"key").await.unwrap().unwrap(), "value");
     assert_eq!(client.state("kv", b"none").await.unwrap(), None);
     let proven = client.prove_state("kv", b"key").await.unwrap();

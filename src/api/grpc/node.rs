@@ -125,7 +125,9 @@ impl proto::node_server::Node for NodeService {
             return Err(Failure::malformed(text).into());
         }
         match self.ask(&request, Action::Query { chaincode, function, args }).await? {
-            Answer::Value(value) => Ok(Response::new(proto::QueryReply { value })),
+            Answer::Value { height, value } => {
+                Ok(Response::new(proto::QueryReply { value, height: height.0 }))
+            }
             _ => Err(unexpected()),
         }
     }

@@ -198,7 +198,7 @@ pub fn read(body: &Bytes, caller: &Caller) -> Result<Call, (Option<Value>, RpcEr
 fn result(method: Method, answer: Answer) -> Result<ResultFields, RpcError> {
     match answer {
         Answer::Submitted(id) => Ok(ok(id.to_string())),
-        Answer::Value(value) => Ok(match json::text(&value) {
+        Answer::Value { value, .. } => Ok(match json::text(&value) {
             Some(text) => ok(text),
             None => ResultFields { encoding: Some("base64"), ..ok(json::base64(&value)) },
         }),

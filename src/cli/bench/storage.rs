@@ -40,6 +40,7 @@ use crate::storage::Entry;
 use crate::storage::Kv;
 use crate::storage::RocksSizing;
 use crate::storage::STORES;
+use crate::storage::Snapshot;
 use crate::storage::StorageError;
 use crate::storage::StoreRow;
 use crate::storage::WriteBatch;
@@ -106,6 +107,10 @@ impl Kv for Recorder {
 
     fn last(&self, table: Table, start: &[u8], end: &[u8]) -> Result<Option<Entry>, StorageError> {
         self.kv.last(table, start, end)
+    }
+
+    fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+        self.kv.snapshot()
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {

@@ -32,6 +32,7 @@ use crate::chaincode::contracts::Contracts;
 use crate::ledger::ExecutedBlock;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
+use crate::ledger::StateView;
 use crate::ledger::read_write_set::WriteSet;
 use crate::membership::directory::Directory;
 use crate::membership::error::MembershipError;
@@ -167,7 +168,7 @@ impl Executor {
             block_time_ms: header.time_ms,
         };
         let fuel = self.parameters.fuel_max;
-        let run = Execution::new(&self.ledger, &self.overlay, &self.contracts, false);
+        let run = Execution::new(&*self.ledger, &self.overlay, &self.contracts, false);
         let finished = run.run(&call, fuel)?;
         let (value, fuel_left) = match finished.outcome.clone() {
             Ok(done) => done,
@@ -286,15 +287,16 @@ impl Executor {
     }
 }
 
-/// Runs a read-only call on the durable state.
+/// Runs a read-only call on a view of the durable state: all its reads are of one height, which the
+/// call should name as its own.
 pub fn query(
-    ledger: &Ledger,
+    view: &StateView<'_>,
     contracts: &Contracts,
     call: &Call,
     fuel: u64,
 ) -> Result<Result<Bytes, Fault>, LedgerError> {
     let overlay = Overlay::caching(QUERY_CACHE_ENTRIES);
-    let finished = Execution::new(ledger, &overlay, contracts, true).run(call, fuel)?;
+    let finished = Execution::new(view, &overlay, contracts, true).run(call, fuel)?;
     Ok(finished.outcome.map(|(value, _)| value))
 }
 

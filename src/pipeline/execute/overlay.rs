@@ -16,8 +16,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 use lru::LruCache;
 
-use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
+use crate::ledger::WorldState;
 use crate::ledger::read_write_set::StateKey;
 use crate::ledger::read_write_set::WriteSet;
 use crate::types::ids::Height;
@@ -76,7 +76,11 @@ impl Overlay {
     }
 
     /// The value of a key.
-    pub fn value(&self, ledger: &Ledger, at: &StateKey) -> Result<Option<Bytes>, LedgerError> {
+    pub fn value(
+        &self,
+        ledger: &dyn WorldState,
+        at: &StateKey,
+    ) -> Result<Option<Bytes>, LedgerError> {
         if let Some(value) = self.cache.borrow_mut().get(at) {
             return Ok(value.clone());
         }
@@ -92,7 +96,7 @@ impl Overlay {
     /// with `own` writes on top.
     pub fn scan(
         &self,
-        ledger: &Ledger,
+        ledger: &dyn WorldState,
         own: &WriteSet,
         from: &StateKey,
         end: &[u8],

@@ -11,8 +11,8 @@ use crate::chaincode::Call;
 use crate::chaincode::Fault;
 use crate::chaincode::Stub;
 use crate::chaincode::contracts::Contracts;
-use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
+use crate::ledger::WorldState;
 use crate::ledger::read_write_set::ReadSet;
 use crate::ledger::read_write_set::StateKey;
 use crate::ledger::read_write_set::WriteSet;
@@ -23,7 +23,7 @@ use crate::types::receipt::Status;
 
 /// Recorded effects of one transaction while it runs.
 pub struct Transaction<'a> {
-    ledger: &'a Ledger,
+    ledger: &'a dyn WorldState,
     overlay: &'a Overlay,
     contracts: &'a Contracts,
     writes: WriteSet,
@@ -49,10 +49,10 @@ pub struct Finished {
 }
 
 impl<'a> Transaction<'a> {
-    /// A transaction over the state of `overlay` above `ledger`. `read_only` refuses writes
-    /// (queries).
+    /// A transaction over the state of `overlay` above `ledger`: the ledger, or a view of it for
+    /// queries. `read_only` refuses writes.
     pub fn new(
-        ledger: &'a Ledger,
+        ledger: &'a dyn WorldState,
         overlay: &'a Overlay,
         contracts: &'a Contracts,
         read_only: bool,

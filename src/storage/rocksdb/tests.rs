@@ -134,3 +134,27 @@ fn unusable_directories_are_named() {
     let error = open(&dir.path().join("file/kv")).expect_err("below a file").to_string();
     assert!(error.contains("file/kv"), "{error}");
 }
+
+/// A snapshot shows what was overwritten also after flush and compaction.
+#[test]
+fn snapshots_outlive_compaction() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let kv = open(dir.path()).expect("opened");
+    (0..50).for_each(|n| write(&kv, n));
+    kv.flush().expect("flushed");
+    let want = rows(&kv, Table::State).expect("read");
+    let snapshot = kv.snapshot();
+    for n in 0..50u32 {
+        let mut batch = WriteBatch::default();
+        match n % 2 {
+            0 => batch.put(Table::State, n.to_be_bytes(), b"new"),
+            _ => batch.delete(Table::State, n.to_be_bytes()),
+        }
+        kv.write(batch).expect("written");
+    }
+    kv.flush().expect("flushed");
+    kv.db.compact_range_cf(kv.table(Table::State), None::<&[u8]>, None::<&[u8]>);
+    assert!(snapshot.scan(Table::State, &[], &[], usize::MAX).expect("read") == want);
+    assert_eq!(snapshot.get(Table::State, &want[1].0).expect("read"), Some(want[1].1.clone()));
+    assert_eq!(rows(&kv, Table::State).expect("read").len(), 25);
+}
