@@ -187,7 +187,9 @@ fn store_is_synced_behind_the_blocks() {
 
 /// A contract that tells what accounts `a` and `b` hold and what a scan of all shows, and lets
 /// something happen after each of the first two reads.
-struct Accounts(Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>);
+struct Accounts(Happenings);
+
+type Happenings = Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
 
 impl Runtime for Accounts {
     fn load(&self, _: &Package) -> Result<Arc<dyn Contract>, Fault> {
@@ -251,7 +253,7 @@ fn a_query_reads_at_one_height() {
         (at(lifecycle::package_key(&package)), Bytes::from_static(b"package")),
     ];
     commit(1, "100", "0", deployed);
-    let moves: Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>> = Arc::default();
+    let moves = Happenings::default();
     let contracts = Contracts::new(Options::default()).expect("every runtime starts");
     let contracts = contracts.with_runtime("accounts", Arc::new(Accounts(moves.clone())));
     let ask = || {
