@@ -482,7 +482,9 @@ where
     let end = Instant::now() + wait;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        match ask(left.min(step)).await {
+        // What has no wait at all is another question: is it there now?
+        let part = if wait.is_zero() { wait } else { left.min(step).max(WAIT_LEAST) };
+        match ask(part).await {
             // A node with a shorter limit than ours answers early: not at once again.
             Err(ClientError::TimedOut(_)) if Instant::now() + RETRY_FIRST < end => {
                 tokio::time::sleep(RETRY_FIRST).await;
@@ -505,6 +507,8 @@ fn timed<T>(message: T, within: Duration) -> Request<T> {
 const CALL_WITHIN: Duration = Duration::from_secs(30);
 const TIP_FRESH_FOR: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// The smallest wait that can be asked for.
+const WAIT_LEAST: Duration = Duration::from_millis(1);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
@@ -542,6 +546,17 @@ mod tests {
         let wait = Duration::from_millis(300);
         let (answer, parts) = asked(u32::MAX, wait).await;
         assert!(matches!(answer, Err(ClientError::TimedOut(300))), "{answer:?}");
-        assert!(parts.len() > 1 && parts.iter().sum::<Duration>() <= wait, "{parts:?}");
+        assert!(parts.len() > 1, "{parts:?}");
+        assert!(parts.iter().sum::<Duration>() <= wait + WAIT_LEAST, "{parts:?}");
+    }
+
+    /// A wait that is over before the first question is one still: a node that is asked without a
+    /// wait answers "not found" instead of "timed out".
+    #[tokio::test]
+    async fn a_wait_is_never_asked_without_one() {
+        let (answer, parts) = asked(u32::MAX, Duration::from_nanos(1)).await;
+        assert!(matches!(answer, Err(ClientError::TimedOut(_))), "{answer:?}");
+        assert_eq!(parts, [WAIT_LEAST]);
+        assert_eq!(asked(1, Duration::ZERO).await.1, [Duration::ZERO]);
     }
 }

@@ -82,7 +82,10 @@ fn insist(cluster: &Cluster, i: usize) -> Height {
     loop {
         let (client, call) = (cluster.client(i), harmless());
         match cluster.runtime.block_on(client.invoke(&identity, &call, PATIENCE)) {
-            Ok(located) => return located.height,
+            Ok(located) => {
+                assert_eq!(located.receipt.status, Status::Ok);
+                return located.height;
+            }
             Err(error) if error.is_transient() && Instant::now() < end => {
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -150,9 +153,7 @@ fn a_signer_killed_under_load_costs_time_alone() {
         last = last.max(waiting.join().unwrap().height);
     });
     for i in 0..4 {
-        let located = cluster.invoke(i, &harmless());
-        assert_eq!(located.receipt.status, Status::Ok);
-        last = last.max(located.height);
+        last = last.max(insist(&cluster, i));
     }
     cluster.converge(last);
     // The node counts what the signer cost it: votes and handshakes, and those that failed.
