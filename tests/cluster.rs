@@ -21,6 +21,7 @@ use obelisk::membership::msp::Msp;
 use obelisk::node::assembly::Node;
 use obelisk::node::config::Config;
 use obelisk::node::placement::Placement;
+use obelisk::telemetry::progress::Progress;
 use obelisk::types::ids::Height;
 use obelisk::types::receipt::Status;
 use obelisk::types::signature::Algorithm;
@@ -80,10 +81,15 @@ impl Cluster {
 
     /// Starts node `i` over its data.
     pub fn start_node(&mut self, i: usize) {
+        self.start_node_telling(i, &Arc::default());
+    }
+
+    fn start_node_telling(&mut self, i: usize, progress: &Arc<Progress>) {
         let config = self.config(i);
         let fatal = Arc::new(move |reason: String| panic!("node {i} failed: {reason}"));
         let placement = Placement::of_machine(&config.host, &config.node.data);
-        let node = Node::start(&config, &placement, self.runtime.handle(), fatal).unwrap();
+        let runtime = self.runtime.handle();
+        let node = Node::start(&config, &placement, runtime, fatal, progress).unwrap();
         self.nodes[i] = Some(node);
     }
 
@@ -229,6 +235,21 @@ fn all_stopped_and_started_again_keep_the_chain() {
     let next = cluster.invoke(2, &harmless()).height;
     assert!(next > height);
     cluster.converge(next);
+}
+
+/// A start that executes stored blocks says which one it is at.
+#[test]
+fn a_start_over_stored_blocks_tells_how_far_it_is() {
+    let mut cluster = Cluster::start(1, Algorithm::EcdsaP256, "noops");
+    let height = (0..3).map(|_| cluster.invoke(0, &harmless()).height).last().unwrap();
+    cluster.stop_node(0);
+    let state = cluster.directory.path().join("data0/state");
+    if state.exists() {
+        std::fs::remove_dir_all(state).unwrap();
+    }
+    let progress = Arc::new(Progress::default());
+    cluster.start_node_telling(0, &progress);
+    assert_eq!(progress.step(), format!("executing stored block {height} of {height}"));
 }
 
 /// The row `classic` over real nodes: transactions that arrive together at every validator end in

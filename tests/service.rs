@@ -12,7 +12,9 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use super::ports::Ports;
@@ -129,6 +131,32 @@ fn a_stopped_process_feeds_no_watchdog() {
     kill(pid, Signal::SIGKILL).unwrap();
     node.wait().unwrap();
     assert!(silent);
+}
+
+/// What comes before the ledger takes a minute on a slow machine: the service manager is asked for
+/// time from the first moment, here while the configuration cannot be read to its end.
+#[test]
+fn a_node_asks_for_time_before_it_reads_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, path) = (folder.path().join("node.toml"), folder.path().join("notify"));
+    mkfifo(&config, Mode::S_IRWXU).unwrap();
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut node = Command::new(BINARY)
+        .args(["node", "--config", &config.display().to_string()])
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut heard = Vec::new();
+    // Twice: it goes on asking.
+    for _ in 0..2 {
+        hear(&socket, "EXTEND_TIMEOUT_USEC=", &mut heard, &mut node);
+        assert!(heard.last().unwrap().contains("STATUS=reading configuration"), "{heard:?}");
+        heard.clear();
+    }
+    node.kill().unwrap();
+    node.wait().unwrap();
 }
 
 fn recorded(name: &str) -> tempfile::TempDir {

@@ -26,6 +26,7 @@ use crate::node::config::Config;
 use crate::node::config::ConfigError;
 use crate::node::config::NodeRole;
 use crate::node::config::SignerMode;
+use crate::node::service::Notifier;
 use crate::storage;
 use crate::telemetry::log;
 use crate::telemetry::log::Format;
@@ -74,6 +75,8 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
 }
 
 fn start(path: &Path, context: &Context) -> Result<(), Failure> {
+    let notifier = Notifier::start()
+        .map_err(|error| Failure::of(Exit::Internal, &error, "raise the limit on tasks"))?;
     let examined = examine(path)?;
     let section = &examined.config.log;
     let format = Format::from_name(&section.format).unwrap_or_default();
@@ -83,7 +86,7 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
     let ready = |_: &crate::node::assembly::Node| {
         output.line(&served(&examined), &described(&examined));
     };
-    crate::node::lifecycle::run(&examined.config, ready)
+    crate::node::lifecycle::run(&examined.config, notifier, ready)
         .map_err(|error| Failure::of(Exit::Internal, &error, "see the log above"))
 }
 

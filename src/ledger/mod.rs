@@ -51,6 +51,7 @@ use crate::ledger::segments::SegmentSizes;
 use crate::ledger::segments::Segments;
 use crate::ledger::state_tree::StateTree;
 use crate::storage::Kv;
+use crate::telemetry::progress::Progress;
 use crate::types::block::Block;
 use crate::types::genesis::Genesis;
 use crate::types::ids::CertificateId;
@@ -112,7 +113,17 @@ impl Ledger {
         kv: Arc<dyn Kv>,
         sizes: SegmentSizes,
     ) -> Result<Self, LedgerError> {
-        open::open(dir, genesis, kv, sizes)
+        open::open(dir, genesis, kv, sizes, &Progress::default())
+    }
+
+    /// As `open`; tells how far it is, since a large state takes minutes.
+    pub fn open_telling(
+        dir: &Path,
+        genesis: &Genesis,
+        kv: Arc<dyn Kv>,
+        progress: &Progress,
+    ) -> Result<Self, LedgerError> {
+        open::open(dir, genesis, kv, SegmentSizes::default(), progress)
     }
 
     /// The chain this ledger belongs to.

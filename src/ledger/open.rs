@@ -28,6 +28,7 @@ use crate::ledger::state_tree::value_hash;
 use crate::storage::Kv;
 use crate::storage::WriteBatch;
 use crate::storage::tables::Table;
+use crate::telemetry::progress::Progress;
 use crate::types::block::Tip;
 use crate::types::codec::Decode;
 use crate::types::digest::Digest;
@@ -41,6 +42,7 @@ pub(crate) fn open(
     genesis: &Genesis,
     kv: Arc<dyn Kv>,
     sizes: SegmentSizes,
+    progress: &Progress,
 ) -> Result<Ledger, LedgerError> {
     fs::create_dir_all(dir).map_err(LedgerError::io("creating", dir))?;
     let path = dir.join("lock");
@@ -53,16 +55,18 @@ pub(crate) fn open(
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| LedgerError::InUse { path: dir.to_owned() })?;
     let chain = genesis.chain_id();
+    progress.at(format!("checking the files of blocks in {}", dir.display()));
     let segments = Segments::open(&dir.join("segments"), chain, sizes)?;
     check_chain(&*kv, chain)?;
     let applied = applied(&*kv, chain, genesis.time_ms)?;
     check_recorded(&segments, &applied)?;
-    let tree = rebuild(&*kv)?;
+    let tree = rebuild(&*kv, progress)?;
     if tree.root() != applied.roots.state {
         let (height, recorded) = (applied.tip.height, applied.roots);
         let computed = Roots { state: tree.root(), receipts: recorded.receipts };
         return Err(Divergence { height, recorded, computed }.into());
     }
+    progress.at("reading the ids of recent transactions");
     let recent = recent_ids(&segments, applied.tip.height)?;
     Ok(Ledger {
         chain,
@@ -130,14 +134,16 @@ fn check_recorded(segments: &Segments, applied: &Applied) -> Result<(), LedgerEr
 }
 
 /// Builds the tree from the flat state.
-fn rebuild(kv: &dyn Kv) -> Result<StateTree, LedgerError> {
+fn rebuild(kv: &dyn Kv, progress: &Progress) -> Result<StateTree, LedgerError> {
     let mut tree = StateTree::new();
-    let mut start = Vec::new();
+    let (mut start, mut done) = (Vec::new(), 0);
     loop {
+        progress.at(format!("hashing the world state: {done} keys done"));
         let rows = kv.scan(Table::State, &start, &[], REBUILD_ROWS)?;
         let Some((last, _)) = rows.last() else { return Ok(tree) };
         start.clone_from(last);
         start.push(0);
+        done += rows.len();
         let mut updates: Vec<_> =
             rows.iter().map(|(key, value)| (row_key_hash(key), Some(value_hash(value)))).collect();
         tree.update(&mut updates);

@@ -58,6 +58,7 @@ use crate::signer::remote::RemoteKey;
 use crate::signer::remote::RemoteSigner;
 use crate::storage;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::progress::Progress;
 use crate::types::genesis::Genesis;
 use crate::types::ids::ChainId;
 
@@ -81,7 +82,9 @@ impl Node {
         placement: &Placement,
         runtime: &Runtime,
         fatal: Fatal,
+        progress: &Arc<Progress>,
     ) -> Result<Self, StartError> {
+        progress.at("trying the crypto providers");
         let genesis = Arc::new(read_genesis(&config.node.genesis).map_err(refused)?);
         let plugin = plugin(&genesis)?;
         let crypto = Arc::new(providers(config, &placement.host.processor)?);
@@ -91,7 +94,8 @@ impl Node {
         let verify = crypto.clone();
         let check = Arc::new(move |check: &Check<'_>| verify.verify(check));
         let directory = Arc::new(Directory::new(&genesis, check).map_err(refused)?);
-        let ledger = Arc::new(open_ledger(config, placement, &genesis)?);
+        let ledger = Arc::new(open_ledger(config, placement, &genesis, progress)?);
+        progress.at("asking for the validator's key");
         let seat = seat(config, &genesis, &msp, &crypto, &ledger)?;
         let tls = tls_identity(config, &genesis, &msp, &metrics)?;
         let network = network(config, &genesis, &msp, &tls, &directory, &metrics, runtime)?;
@@ -110,6 +114,7 @@ impl Node {
             pool,
             transport: network.clone() as Arc<dyn Transport>,
             metrics,
+            progress: progress.clone(),
             fatal,
         })
         .map_err(refused)?;
@@ -198,8 +203,10 @@ fn open_ledger(
     config: &Config,
     placement: &Placement,
     genesis: &Genesis,
+    progress: &Progress,
 ) -> Result<Ledger, StartError> {
     let data = &config.node.data;
+    progress.at(format!("opening the store in {}", data.display()));
     std::fs::create_dir_all(data)
         .map_err(|error| StartError(format!("cannot make {}: {error}", data.display())))?;
     let store = storage::store(&config.storage.engine).ok_or_else(|| {
@@ -208,7 +215,7 @@ fn open_ledger(
         StartError(format!("storage.engine: {engine:?} is unknown; this build has {known}"))
     })?;
     let kv = (store.open)(&data.join("state"), &placement.storage()).map_err(refused)?;
-    Ledger::open(&data.join("ledger"), genesis, kv).map_err(refused)
+    Ledger::open_telling(&data.join("ledger"), genesis, kv, progress).map_err(refused)
 }
 
 fn seat(

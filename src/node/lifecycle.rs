@@ -21,9 +21,13 @@ use crate::pipeline::start::Fatal;
 pub const EXIT_FAILED: i32 = 70;
 
 /// Starts the node of a configuration and runs it to its end. `ready` is called once it serves.
-pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError> {
-    let notifier = Notifier::start(&config.node.data)
-        .map_err(|error| StartError(format!("cannot start the service thread: {error}")))?;
+pub fn run(
+    config: &Config,
+    notifier: Notifier,
+    ready: impl FnOnce(&Node),
+) -> Result<(), StartError> {
+    let progress = notifier.progress().clone();
+    progress.at("looking at the machine");
     let placement = Placement::of_machine(&config.host, &config.node.data);
     tracing::info!(sizing = ?placement.sizing, pinning = placement.plan.reason, "the machine");
     let threads = placement.sizing.tokio_threads;
@@ -38,7 +42,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Node)) -> Result<(), StartError>
         eprintln!("obelisk: {reason}");
         std::process::exit(EXIT_FAILED);
     });
-    let node = Node::start(config, &placement, runtime.handle(), fatal)?;
+    let node = Node::start(config, &placement, runtime.handle(), fatal, &progress)?;
     ready(&node);
     notifier.serving(node.handle().clone(), placement.plan);
     runtime.block_on(terminated());

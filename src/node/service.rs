@@ -2,7 +2,8 @@
 //! sent), and the upkeep of its threads' places.
 //!
 //! ```text
-//! starting   EXTEND_TIMEOUT_USEC: replaying a long ledger is no hang
+//! starting   STATUS (the step) and EXTEND_TIMEOUT_USEC, from before the configuration is read: a
+//!            slow machine or a long ledger is no hang
 //! serving    READY once, then STATUS (height, view, role) and WATCHDOG while consensus turns
 //! stopping   STOPPING
 //! ```
@@ -13,7 +14,7 @@
 //! from the main process, as `NotifyAccess=main` asks.
 
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,10 +26,12 @@ use sd_notify::NotifyState;
 
 use crate::host::pinning::Plan;
 use crate::pipeline::handle::Handle;
+use crate::telemetry::progress::Progress;
 use crate::types::limits;
 
 /// The thread `service`.
 pub struct Notifier {
+    progress: Arc<Progress>,
     phases: Sender<Phase>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,14 +57,21 @@ impl Pulse {
 }
 
 impl Notifier {
-    /// Starts telling; `data` names the ledger that is being opened.
-    pub fn start(data: &Path) -> io::Result<Self> {
+    /// Starts telling; the first thing a process does that may take long.
+    pub fn start() -> io::Result<Self> {
         let (phases, received) = bounded(2);
-        let opening = format!("opening the ledger in {}", data.display());
+        let progress = Arc::new(Progress::default());
+        progress.at("reading configuration and identity");
+        let shown = progress.clone();
         let thread = std::thread::Builder::new()
             .name("service".into())
-            .spawn(move || run(&received, &opening))?;
-        Ok(Self { phases, thread: Some(thread) })
+            .spawn(move || run(&received, &shown))?;
+        Ok(Self { progress, phases, thread: Some(thread) })
+    }
+
+    /// Where the steps of the start are written.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// The node serves from now on.
@@ -78,14 +88,14 @@ impl Notifier {
     }
 }
 
-fn run(phases: &Receiver<Phase>, opening: &str) {
+fn run(phases: &Receiver<Phase>, progress: &Progress) {
     let served = loop {
         let extension = u32::try_from(limits::START_STEP_MS.saturating_mul(1000));
         tell(&[
-            NotifyState::Status(opening),
+            NotifyState::Status(&progress.step()),
             NotifyState::ExtendTimeoutUsec(extension.unwrap_or(u32::MAX)),
         ]);
-        match phases.recv_timeout(Duration::from_millis(limits::START_STEP_MS / 3)) {
+        match phases.recv_timeout(Duration::from_millis(limits::START_TOLD_MS)) {
             Ok(Phase::Serving(handle, plan)) => break Some((handle, plan)),
             Ok(Phase::Stopping) => break None,
             Err(RecvTimeoutError::Timeout) => {}

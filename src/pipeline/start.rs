@@ -75,6 +75,7 @@ use crate::pipeline::verification::Sessions;
 use crate::pipeline::verification::Verification;
 use crate::signer::Signer;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::progress::Progress;
 use crate::types::batch::Batch;
 use crate::types::codec::Decode;
 use crate::types::codec::Encode;
@@ -118,6 +119,8 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Told how far the start is.
+    pub progress: Arc<Progress>,
     /// Ends the process.
     pub fatal: Fatal,
 }
@@ -239,8 +242,11 @@ fn replay(parts: &Parts) -> Result<Executor, StartError> {
         parts.contracts.clone(),
         parts.genesis.parameters,
     )?;
+    let last = parts.ledger.stored_height();
     for stored in parts.ledger.unapplied()? {
         let (block, _) = stored?;
+        let height = block.header.height;
+        parts.progress.at(format!("executing stored block {height} of {last}"));
         let executed = executor.execute(block)?;
         parts.ledger.reapply(executed)?;
     }

@@ -6,4 +6,5 @@
 pub mod log;
 pub mod metrics;
 pub mod process;
+pub mod progress;
 pub mod signer;

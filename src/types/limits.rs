@@ -378,8 +378,11 @@ pub const EVIDENCE_PER_CULPRIT_MAX: usize = 8;
 /// 1 KiB, two new-views of a large network with full windows may not fit and are only logged.
 pub const EVIDENCE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While a node starts, the service manager is asked for this much more time again and again,
-/// milliseconds: opening a long ledger is no hang.
+/// milliseconds: opening a long ledger is no hang. Long beside `START_TOLD_MS`, since a machine that
+/// is slow enough to need it also runs the asking thread late.
 pub const START_STEP_MS: u64 = 30_000;
+/// How often a node that starts tells the service manager its step, milliseconds.
+pub const START_TOLD_MS: u64 = 1_000;
 /// Longest pause between two looks at the consensus thread, milliseconds; shorter where the service
 /// manager's watchdog asks for it.
 pub const SERVICE_TURN_MS_MAX: u64 = 5_000;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -109,8 +110,9 @@ fn a_clone_keeps_silent_while_the_original_lives() {
     config.node.data = copy;
     (config.network.listen, config.api.grpc, config.api.rest_plain) = (peer, grpc, rest);
     let placement = Placement::of_machine(&config.host, &config.node.data);
-    let fatal = std::sync::Arc::new(|reason: String| panic!("the clone failed: {reason}"));
-    let clone = Node::start(&config, &placement, cluster.runtime.handle(), fatal).unwrap();
+    let fatal = Arc::new(|reason: String| panic!("the clone failed: {reason}"));
+    let clone =
+        Node::start(&config, &placement, cluster.runtime.handle(), fatal, &Arc::default()).unwrap();
     let knows = || reasons(&clone).contains("another signer uses this key now");
     run_until(&cluster, "the clone knows", knows);
     clone.stop();
