@@ -80,6 +80,11 @@ guest() {
     x86_64) from=qemu-system-x86 ;;
     *) say "which architecture? s390x, ppc64le or x86_64" && exit 2 ;;
     esac
+    story=${2:-network}
+    case "$story" in
+    network | token) ;;
+    *) say "network or token? ./dev qemu $1 network" && exit 2 ;;
+    esac
     # From Debian 13 on s390x has a package of its own.
     ! apt-cache show "qemu-system-$1" >/dev/null 2>&1 || from="qemu-system-$1"
     need "command -v qemu-system-$1" "$from" "qemu-system-$1" qemu
@@ -97,7 +102,7 @@ guest() {
     fi
     as_root=''
     [ "$(id -u)" = 0 ] || as_root='sudo -E'
-    $as_root packaging/qemu/boot.sh "$1" "$made"
+    $as_root packaging/qemu/boot.sh "$1" "$made" "$story"
 }
 
 # What `./dev test` adds on a machine that can: the portable floors, big-endian.

@@ -3,33 +3,12 @@
 # contract, transfers, a validator killed and restarted; then every ledger is verified offline. The last line says
 # PASSED or FAILED. boot.sh reads it from the console.
 set -eu
+. /root/story.sh
 net=/root/network
 export OBELISK_NETWORK=$net SOFTHSM2_CONF=/etc/obelisk/org1/softhsm2.conf
-began=$(cut -d. -f1 /proc/uptime)
-step() { printf '\n== %s (%s s)\n' "$*" "$(($(cut -d. -f1 /proc/uptime) - began))"; }
-# Every wait has an end: emulation is slow, a network that hangs is not.
-until_true() {
-    left=240
-    until "$@"; do
-        left=$((left - 1))
-        [ $left -gt 0 ] || { echo "waited in vain: $*"; return 1; }
-        [ $((left % 6)) != 0 ] || obelisk network status || true
-        sleep 5
-    done
-}
 field() { obelisk network status --json 2>/dev/null | tr ',{' '\n\n' | sed -n "s/^ *\"$1\": *\"\{0,1\}\([^\"}]*\).*/\1/p"; }
 ready() { [ "$(field state | grep -cx ready)" = 4 ]; }
 equal() { ready && [ "$(field state_root | sort -u | wc -l)" = 1 ] && [ "$(field height | sort -u | wc -l)" = 1 ]; }
-ended() {
-    if [ $? != 0 ]; then
-        systemctl --no-pager status 'obelisk*' || true
-        journalctl --no-pager -b -u 'obelisk@*' -u 'obelisk-signer@*' | tail -n 200 || true
-        echo "NETWORK: FAILED"
-    fi
-    journalctl --no-pager -b > /root/journal.txt
-    sync
-}
-trap ended EXIT
 
 step "the system"
 uname -a
@@ -66,31 +45,10 @@ rm pin
 cd /
 obelisk network create --out $net --validators 4 --signer process --validator-key org1=$keep/org1/card.toml
 
-# From the folder of a pilot to the places of the units, as docs/operating.md says. Emulation is slower than the defaults
-# allow: 1.5 s for a signature of a token, 2 s for a request to the signer, the timeouts of views.
-for org in org1 org2 org3 org4; do
-    at=/etc/obelisk/$org
-    cp $net/genesis.bin $at/
-    cp -r $net/$org/validator $at/
-    sed -e "s,^data = .*,data = \"/var/lib/obelisk/$org\"," -e 's,^genesis = .*,genesis = "genesis.bin",' \
-        -e "s,^socket = .*,socket = \"/run/obelisk-signer/$org/signer.sock\"," \
-        -e 's,^deadline_ms = .*,deadline_ms = 15000,' -e 's,^request_timeout_ms = .*,request_timeout_ms = 10000,' \
-        -e 's,^view_change_timeout_ms = .*,view_change_timeout_ms = 15000,' $net/$org/node.toml > $at/node.toml
-    sed -e "s,^data = .*,data = \"$keep/$org/slots\"," -e 's,^genesis = .*,genesis = "genesis.bin",' \
-        -e "s,^socket = .*,socket = \"/run/obelisk-signer/$org/signer.sock\"," \
-        -e "s,^file = .*,file = \"$keep/$org/validator.pem\"," -e 's,^pin = .*,credential = "pin",' \
-        -e 's,^deadline_ms = .*,deadline_ms = 10000,' \
-        $net/$org/signer.toml > $at/signer.toml
-    [ ! -e $net/$org/signer/validator.pem ] || install -o obelisk -m 600 $net/$org/signer/validator.pem $keep/$org/
-    chown -R obelisk: $at/validator
-    chmod 644 $at/*.toml $at/genesis.bin
-done
+configure org1 org2 org3 org4
 # The token's library finds its files by a variable.
 mkdir -p /etc/systemd/system/obelisk-signer@org1.service.d
 printf '[Service]\nEnvironment=SOFTHSM2_CONF=%s\n' $SOFTHSM2_CONF > /etc/systemd/system/obelisk-signer@org1.service.d/token.conf
-# What a node does before it can ask systemd for more time takes a minute here.
-mkdir -p /etc/systemd/system/obelisk@.service.d
-printf '[Service]\nTimeoutStartSec=600\n' > /etc/systemd/system/obelisk@.service.d/emulation.conf
 cat /etc/obelisk/org1/signer.toml
 systemctl daemon-reload
 
@@ -138,4 +96,3 @@ for org in org1 org2 org3 org4; do obelisk ledger verify --data /var/lib/obelisk
 cp -r /var/lib/obelisk/org1 /root/org1
 cp $net/genesis.bin /root/
 step "done"
-echo "NETWORK: PASSED"
