@@ -92,7 +92,7 @@ step "stopped; every ledger is verified offline"
 systemctl stop obelisk@org1 obelisk@org2 obelisk@org3 obelisk@org4
 systemctl stop obelisk-signer@org1 obelisk-signer@org2 obelisk-signer@org3 obelisk-signer@org4
 for org in org1 org2 org3 org4; do obelisk ledger verify --data /var/lib/obelisk/$org --genesis $net/genesis.bin; done
-[ -z "$(systemctl --failed --plain --no-legend 'obelisk*')" ]
+[ -z "$(systemctl list-units --failed --plain --no-legend 'obelisk*')" ]
 cp -r /var/lib/obelisk/org1 /root/org1
 cp $net/genesis.bin /root/
 step "done"
