@@ -157,6 +157,7 @@ fn pipeline(
         pool: Arc::new(VerifyPool::start(crypto.clone(), &pool).unwrap()),
         transport: transport.clone(),
         metrics: Arc::new(Metrics::new()),
+        progress: Arc::default(),
         fatal: Arc::new(|reason| panic!("a station failed: {reason}")),
         genesis,
     })
