@@ -5,6 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 use obelisk::consensus;
+use obelisk::consensus::Envelope;
+use obelisk::crypto::PROVIDERS;
+use obelisk::crypto::keys::Secret;
 use obelisk::crypto::routing::Crypto;
 use obelisk::crypto::verify_pool::PoolConfig;
 use obelisk::crypto::verify_pool::VerifyPool;
@@ -14,16 +17,27 @@ use obelisk::network::Peer;
 use obelisk::pipeline::intake;
 use obelisk::pipeline::order::bodies::Bodies;
 use obelisk::pipeline::verification::BatchFault;
-use obelisk::pipeline::verification::Sessions;
+use obelisk::pipeline::verification::Known;
 use obelisk::pipeline::verification::Verification;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::telemetry::metrics::Metrics;
 use obelisk::types::batch::Batch;
 use obelisk::types::codec::Encode;
+use obelisk::types::digest::Digest;
+use obelisk::types::ids::Epoch;
 use obelisk::types::ids::Height;
 use obelisk::types::ids::ReplicaId;
+use obelisk::types::ids::SequenceNumber;
+use obelisk::types::ids::View;
+use obelisk::types::replica_set::Replica;
+use obelisk::types::replica_set::ReplicaSet;
+use obelisk::types::signature::Algorithm;
 use obelisk::types::signature::Signature;
 use obelisk::types::transaction::Transaction;
+use obelisk::types::vote;
+use obelisk::types::vote::Phase;
+use obelisk::types::vote::Slot;
+use obelisk::types::vote::Vote;
 
 use crate::chain_fixture::block;
 use crate::chain_fixture::certificate;
@@ -52,7 +66,7 @@ fn verification(plugin: &str) -> Verification {
         plugin: consensus::plugin(plugin).expect("a row"),
         directory: Arc::new(Directory::new(&genesis, Arc::new(|_| true)).expect("no roots")),
         pool: Arc::new(pool),
-        sessions: Sessions::default(),
+        known: Known::default(),
         stable: Arc::default(),
     }
 }
@@ -118,4 +132,31 @@ fn classic_refuses_a_batch_of_several_transactions() {
     let text = refusal("classic", 2);
     assert!(text.contains("2 transactions") && text.contains("classic orders 1"), "{text}");
     assert_eq!(refusal("classic", 1), refusal("pbft", 2));
+}
+
+/// A message that comes again costs no signature check; one changed bit costs one and is refused; a
+/// message that was refused is refused again.
+#[test]
+fn what_held_once_is_not_checked_again() {
+    let secret = Secret::random(Algorithm::Ed25519).expect("random numbers");
+    let key = (PROVIDERS[0].load)(Algorithm::Ed25519, &secret.to_pkcs8()).expect("a key");
+    let mut verification = verification("pbft");
+    let (organisation, name) = ("org".to_owned(), "v0".to_owned());
+    let lone = Replica { organisation, name, key: secret.public.clone() };
+    verification.replicas = Arc::new(ReplicaSet::new(Epoch(0), vec![lone]).expect("a set"));
+    let (epoch, view, sequence) = (Epoch(0), View(0), SequenceNumber(1));
+    let slot = Slot { epoch, view, sequence, phase: Phase::Prepare };
+    let body = Vote { slot, digest: Digest::of(&[b"proposal"]) }.to_bytes();
+    let signature = key.sign(&vote::signed_text(&verification.chain, &body)).expect("signs");
+    let good = Envelope { sender: ReplicaId(0), body: body.clone(), signature: signature.into() };
+    let mut forged = signature;
+    forged.0[40] ^= 1;
+    let forged = Envelope { sender: ReplicaId(0), body, signature: forged.into() };
+    let checked = || verification.pool.crypto().counts().checked;
+    for round in 0..3 {
+        assert!(verification.envelope(good.clone()).is_ok());
+        assert_eq!(checked(), 1 + round);
+        assert!(verification.envelope(forged.clone()).is_err());
+        assert_eq!(checked(), 2 + round);
+    }
 }

@@ -71,7 +71,7 @@ use crate::pipeline::order::wal::Wal;
 use crate::pipeline::order::wal::WalError;
 use crate::pipeline::order::witness::Witnesses;
 use crate::pipeline::publish::Publisher;
-use crate::pipeline::verification::Sessions;
+use crate::pipeline::verification::Known;
 use crate::pipeline::verification::Verification;
 use crate::signer::Signer;
 use crate::telemetry::metrics::Metrics;
@@ -164,7 +164,7 @@ impl Pipeline {
             plugin: parts.plugin,
             directory: parts.directory.clone(),
             pool: parts.pool.clone(),
-            sessions: Sessions::default(),
+            known: Known::default(),
             stable: Arc::default(),
         });
         let (evidence, witnesses) = (evidence_folder(&parts)?, Arc::new(witnesses(&parts)?));

@@ -6,13 +6,18 @@
 //! * batches: every transaction under the certificate of its creator, which the batch carries, and
 //!   no more of them than the plug-in orders at a time;
 //! * blocks of others: the quorum certificate over the header's hash.
+//!
+//! A signature of a consensus message that held once is not checked again (`Known`).
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+
+use lru::LruCache;
 
 use crate::consensus::Claim;
 use crate::consensus::Envelope;
@@ -30,9 +35,9 @@ use crate::pipeline::refusal::Refusal;
 use crate::types::batch::Batch;
 use crate::types::block::Block;
 use crate::types::block::Tip;
+use crate::types::digest::Digest;
 use crate::types::ids::CertificateId;
 use crate::types::ids::ChainId;
-use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::replica_set::ReplicaSet;
@@ -51,25 +56,49 @@ pub enum BatchFault {
     Invalid(String),
 }
 
-/// Session certificates whose signatures were checked, the newest few of each replica: a session
-/// signs many votes, its certificate is checked with the first.
-#[derive(Debug, Default)]
-pub struct Sessions(Mutex<BTreeMap<ReplicaId, VecDeque<SignatureCheck>>>);
+/// Signatures of consensus messages that were found valid, the last used. The votes in certificates
+/// were mostly received one by one before, a session's certificate comes with each of its votes, and
+/// who waits for a view sends the same message again and again: where a check is slow, doing it once
+/// is what lets a view change come to its end.
+#[derive(Debug)]
+pub struct Known(Mutex<LruCache<Digest, ()>>);
 
-impl Sessions {
-    fn knows(&self, replica: ReplicaId, session: &SignatureCheck) -> bool {
-        let known = self.0.lock().expect("no holder of this lock panics");
-        known.get(&replica).is_some_and(|known| known.contains(session))
+impl Default for Known {
+    fn default() -> Self {
+        let most = NonZeroUsize::new(limits::SIGNATURES_KNOWN_MAX).expect("a constant above zero");
+        Self(Mutex::new(LruCache::new(most)))
+    }
+}
+
+impl Known {
+    /// Those of `checks` that are not known to hold, each once, under its name.
+    fn unknown(
+        &self,
+        checks: impl Iterator<Item = SignatureCheck>,
+    ) -> Vec<(Digest, SignatureCheck)> {
+        let named: Vec<_> = checks.map(|check| (name_of(&check), check)).collect();
+        let mut known = self.lock();
+        let mut seen = HashSet::with_capacity(named.len());
+        let new = |(name, _): &(Digest, _)| known.get(name).is_none() && seen.insert(*name);
+        named.into_iter().filter(new).collect()
     }
 
-    fn keep(&self, replica: ReplicaId, session: SignatureCheck) {
-        let mut known = self.0.lock().expect("no holder of this lock panics");
-        let known = known.entry(replica).or_default();
-        if known.len() == limits::SESSIONS_KNOWN_MAX {
-            known.pop_front();
+    fn keep(&self, names: impl Iterator<Item = Digest>) {
+        let mut known = self.lock();
+        for name in names {
+            known.put(name, ());
         }
-        known.push_back(session);
     }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<Digest, ()>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Names key, text and signature: the algorithm fixes the lengths of the first and the last.
+fn name_of(check: &SignatureCheck) -> Digest {
+    let algorithm = [check.key.algorithm() as u8];
+    Digest::of(&[&algorithm, check.key.as_bytes(), &check.text, &check.signature.0])
 }
 
 /// Checks signatures against the network's identities.
@@ -84,8 +113,8 @@ pub struct Verification {
     pub directory: Arc<Directory>,
     /// Threads that check.
     pub pool: Arc<VerifyPool>,
-    /// Session certificates that were checked.
-    pub sessions: Sessions,
+    /// Signatures that hold.
+    pub known: Known,
     /// Last stable checkpoint of this node, told by the consensus driver.
     pub stable: Arc<AtomicU64>,
 }
@@ -204,24 +233,20 @@ impl Verification {
     fn claims(&self, claims: Vec<Claim>) -> Result<(), String> {
         let stable = SequenceNumber(self.stable.load(Ordering::Relaxed));
         let mut checks = Vec::with_capacity(claims.len());
-        let mut fresh = Vec::new();
         for claim in claims {
             let needed = claim
                 .checks(&self.chain, &self.replicas, stable)
                 .map_err(|error| format!("replica {}: {error}", claim.replica))?;
-            checks.push(self.owned(needed.own));
-            if let Some(session) = needed.session
-                && !self.sessions.knows(claim.replica, &session)
-                && !fresh.contains(&(claim.replica, session.clone()))
-            {
-                checks.push(self.owned(session.clone()));
-                fresh.push((claim.replica, session));
-            }
+            checks.push(needed.own);
+            checks.extend(needed.session);
         }
+        let (names, checks): (Vec<_>, Vec<_>) =
+            self.known.unknown(checks.into_iter()).into_iter().unzip();
+        let checks: Vec<OwnedCheck> = checks.into_iter().map(|check| self.owned(check)).collect();
         if !verify_group(self.pool.crypto(), &checks).all_valid() {
             return Err("a signature does not hold".into());
         }
-        fresh.into_iter().for_each(|(replica, session)| self.sessions.keep(replica, session));
+        self.known.keep(names.into_iter());
         Ok(())
     }
 
@@ -234,4 +259,54 @@ impl Verification {
 /// The check of a transaction under its creator's key.
 pub fn transaction(tx: &Transaction, key: &Arc<PreparedKey>) -> OwnedCheck {
     OwnedCheck { key: key.clone(), message: tx.signed_bytes().clone(), signature: *tx.signature() }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::signature::Algorithm;
+    use crate::types::signature::PublicKey;
+    use crate::types::signature::Signature;
+
+    fn check(key: u8, text: &'static [u8], signature: u8) -> SignatureCheck {
+        let key = PublicKey::new(Algorithm::Ed25519, &[key; 32]).unwrap();
+        let (text, signature) = (Bytes::from_static(text), Signature([signature; 64]));
+        SignatureCheck { key, text, signature }
+    }
+
+    fn unknown(known: &Known, checks: &[SignatureCheck]) -> Vec<Digest> {
+        known.unknown(checks.iter().cloned()).into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Known is what was kept, byte for byte: another key, text or signature is not.
+    #[test]
+    fn only_what_was_kept_is_known() {
+        let known = Known::default();
+        let one = check(1, b"text", 2);
+        let names = unknown(&known, &[one.clone(), one.clone()]);
+        assert_eq!(names.len(), 1, "asked twice, checked once");
+        assert_eq!(unknown(&known, &[one.clone()]), names, "asking keeps nothing");
+        known.keep(names.into_iter());
+        assert!(unknown(&known, &[one]).is_empty());
+        let others = [check(3, b"text", 2), check(1, b"tex", 2), check(1, b"text", 3)];
+        assert_eq!(unknown(&known, &others).len(), 3);
+    }
+
+    /// However many are kept, memory has its limit, and the last used stay.
+    #[test]
+    fn the_last_used_are_known() {
+        let known = Known::default();
+        let first = check(1, b"first", 1);
+        known.keep(unknown(&known, std::slice::from_ref(&first)).into_iter());
+        for i in 0..limits::SIGNATURES_KNOWN_MAX as u64 {
+            if i % 1000 == 0 {
+                assert!(unknown(&known, std::slice::from_ref(&first)).is_empty());
+            }
+            known.keep(std::iter::once(Digest::of(&[&i.to_be_bytes()])));
+        }
+        assert_eq!(known.lock().len(), limits::SIGNATURES_KNOWN_MAX);
+        assert!(unknown(&known, &[first]).is_empty());
+    }
 }

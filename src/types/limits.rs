@@ -49,9 +49,9 @@ pub const REPLICAS_MAX: usize = 100;
 pub const ORGANISATIONS_MAX: usize = 100;
 /// P. Texts that one signature of a bundle stands for; a power of two.
 pub const BUNDLE_TEXTS_MAX: usize = 64;
-/// Session certificates of one replica that a node remembers having checked: the present one, the
-/// next, and two of an overlap.
-pub const SESSIONS_KNOWN_MAX: usize = 4;
+/// Signatures of consensus messages that a node remembers having checked, 100 bytes each: the votes
+/// of four validators over a window five times, of sixteen once.
+pub const SIGNATURES_KNOWN_MAX: usize = 16 * 1024;
 /// Sequence numbers of one session key, unless configured: an hour at 580 blocks a second.
 pub const SESSION_SEQUENCES: u64 = 2_097_152;
 /// A session is at least a few windows long, so that the next one can be certified meanwhile.
