@@ -287,7 +287,7 @@ mod tests {
         let one = check(1, b"text", 2);
         let names = unknown(&known, &[one.clone(), one.clone()]);
         assert_eq!(names.len(), 1, "asked twice, checked once");
-        assert_eq!(unknown(&known, &[one.clone()]), names, "asking keeps nothing");
+        assert_eq!(unknown(&known, std::slice::from_ref(&one)), names, "asking keeps nothing");
         known.keep(names.into_iter());
         assert!(unknown(&known, &[one]).is_empty());
         let others = [check(3, b"text", 2), check(1, b"tex", 2), check(1, b"text", 3)];
