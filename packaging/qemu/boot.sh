@@ -129,7 +129,9 @@ began=$(date +%s)
 boot "$accelerator" "$cpu" 4G -drive "file=$out/disk,format=raw,if=none,id=disk,cache=unsafe" -device "$disk,drive=disk" \
     >> "$out/console.log" 2>&1 &
 guest=$!
-trap 'kill $guest 2>/dev/null' EXIT INT TERM
+trap 'kill $guest 2>/dev/null' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 # Each step of the story as it begins; a guest that has not ended in time is stopped.
 shown=0 ended=timeout
 while [ $(($(date +%s) - began)) -lt "$limit" ]; do
