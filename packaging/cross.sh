@@ -30,6 +30,11 @@ cross_build() {
         # Debian's is an absolute link, which user-mode QEMU would follow out of the tree.
         [ ! -L "$root/lib64/ld64.so.2" ] || ln -sf "../lib/$gnu/ld64.so.2" "$root/lib64/ld64.so.2"
     fi
+    # Debian's libm.so and others are absolute links. The linker, which finds nothing behind them, would take the static library:
+    # on s390x without a word, and on ppc64el that needs what only the dynamic loader has.
+    find "$root/usr/lib/$gnu" -maxdepth 1 -type l -lname '/*' | while read -r link; do
+        ln -sf "../../..$(readlink "$link")" "$link"
+    done
     export "${upper}_OPENSSL_LIB_DIR=$root/usr/lib/$gnu" "${upper}_OPENSSL_INCLUDE_DIR=$root/usr/include"
     export "CFLAGS_$lower=--sysroot=$root" "CXXFLAGS_$lower=--sysroot=$root"
     export "BINDGEN_EXTRA_CLANG_ARGS_$lower=--sysroot=$root" "CARGO_TARGET_${upper}_RUSTFLAGS=-C link-arg=--sysroot=$root"
