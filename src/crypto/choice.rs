@@ -8,6 +8,7 @@
 //! The incumbent is what the profile says; without one it is the first healthy provider in the
 //! order of preference.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto::Provider;
@@ -15,6 +16,7 @@ use crate::crypto::batch;
 use crate::crypto::calibration;
 use crate::crypto::calibration::CLASSES;
 use crate::crypto::known_answers;
+use crate::crypto::known_answers::Example;
 use crate::crypto::known_answers::Operation;
 use crate::crypto::profile::Profile;
 use crate::crypto::routing::AUTO;
@@ -179,18 +181,20 @@ pub(super) fn tables(
 ) -> Tabling {
     let wanted = routing.of(Operation::Verify(Algorithm::EcdsaP256));
     let asked = |name: &str| wanted == AUTO || wanted == name;
+    let public = Example::of(Algorithm::EcdsaP256).public;
     let mut tabling = Tabling::default();
     for provider in providers.iter().filter(|provider| asked(provider.name)) {
-        let Some(answers) = known_answers::check_table(provider) else { continue };
+        // Computed once for both: it takes as long as everything else here.
+        let Some(table) = (provider.table)(&public).map(Arc::new) else { continue };
         tabling.provider = Some(provider.name);
-        tabling.quarantined = answers.err();
+        tabling.quarantined = known_answers::check_table(provider, &table).err();
         if let Some(reason) = tabling.quarantined {
             let provider = provider.name;
             tracing::error!(provider, reason, "key tables failed their known answers: not used");
             continue;
         }
         let budget = if effort == Effort::Start { TABLES_CALIBRATION } else { WHOLE };
-        tabling.time = calibration::measure_table(provider, budget);
+        tabling.time = Some(calibration::measure_table(provider, &table, budget));
         tabling.used = match (tabling.time, single) {
             (Some(new), Some(old)) if wanted == AUTO => clearly_faster(new, old, CLEARLY_PERCENT),
             _ => true,

@@ -123,7 +123,8 @@ fn reference_table(public: &PublicKey) -> Option<Arc<KeyTable>> {
 #[test]
 fn known_answers_hold_with_tables() {
     for provider in PROVIDERS {
-        let found = known_answers::check_table(provider);
+        let table = table_of(provider, &Example::of(Algorithm::EcdsaP256).public);
+        let found = table.map(|table| known_answers::check_table(provider, &table));
         assert!(matches!(found, None | Some(Ok(()))), "{} {found:?}", provider.name);
         if cfg!(target_arch = "x86_64") {
             assert_eq!(found.is_some(), provider.name == "openssl");
