@@ -46,11 +46,36 @@ cross_build() {
 
 # A package with the program of the target; its man pages and completions are made by that program.
 cross_package() {
+    case "${1:-deb}" in
+    deb | rpm) ;;
+    *) say "deb or rpm? ./dev cross $deb package rpm" && exit 2 ;;
+    esac
     cross_build
     rm -rf target/package
     $emulator -L "$root" "$program" generate target/package
-    tool cargo-deb 3.8.0
-    cargo deb --no-build --locked --target "$triple" --variant cross --output "target/cross/obelisk_$deb.deb"
+    case "${1:-deb}" in
+    deb)
+        tool cargo-deb 3.8.0
+        cargo deb --no-build --locked --target "$triple" --variant cross --output "target/cross/obelisk_$deb.deb"
+        ;;
+    rpm)
+        tool cargo-generate-rpm 0.21.1
+        mkdir -p target/cross
+        cargo generate-rpm --target "$triple" --target-dir "${CARGO_TARGET_DIR:-target}" --auto-req disabled \
+            --set-metadata "requires = { systemd = \"*\", $(rpm_requires) }" --output target/cross
+        ls target/cross/*.rpm
+        ;;
+    esac
+}
+
+# What the program asks of its libraries, in rpm's words for a library and for a version of its symbols, as rpm's own tools
+# would find it; those and `ldd` cannot read a program of another architecture.
+rpm_requires() {
+    "$gnu-objdump" -p "$program" | awk '
+        $1 == "NEEDED" { print $2 "()" }
+        $1 == "required" && $2 == "from" { library = substr($3, 1, length($3) - 1) }
+        /^ +0x/ && NF == 4 && library != "" { print library "(" $4 ")" }' |
+        sed 's/.*/"&(64bit)" = "*"/' | paste -s -d , -
 }
 
 # Floors 0 to 2 and the frozen vectors, in pure Rust.
@@ -68,7 +93,7 @@ cross() {
     case "$2" in
     build) cross_build ;;
     test) cross_test ;;
-    package) cross_package ;;
+    package) cross_package "${3:-deb}" ;;
     exchange)
         build
         cross_build

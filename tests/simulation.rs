@@ -71,6 +71,13 @@ fn checkpoint_on_a_null_request_does_not_stop_a_single_replica() {
     holds_seed("pbft", 1_029_120);
 }
 
+/// The view that some validators missed has a faulty primary, and the network is idle: only a
+/// question in the silence can tell them.
+#[test]
+fn view_that_was_missed_is_found_on_a_silent_network() {
+    holds_seed("pbft", 3_089_833);
+}
+
 /// Without faults nobody changes the view or needs to fetch anything.
 #[test]
 fn a_calm_network_stays_in_its_first_view() {

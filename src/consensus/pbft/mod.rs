@@ -288,6 +288,11 @@ impl Pbft {
         self.window
     }
 
+    /// True for the primary of a view that has begun.
+    fn is_active_primary(&self) -> bool {
+        self.view_active && self.replicas.primary(self.view) == self.me
+    }
+
     fn slot(&self, phase: Phase, view: View, sequence: SequenceNumber) -> Slot {
         slot(self.replicas.epoch(), phase, view, sequence)
     }

@@ -406,8 +406,7 @@ impl Pbft {
 
     /// The sequence number this replica may propose for now.
     fn next_proposal(&self) -> Option<SequenceNumber> {
-        let primary = self.view_active && self.replicas.primary(self.view) == self.me;
-        if !primary || self.checkpoints.diverged.is_some() {
+        if !self.is_active_primary() || self.checkpoints.diverged.is_some() {
             return None;
         }
         let last = self.proposed.max(self.tip.sequence).max(self.log.low());

@@ -7,6 +7,7 @@
 //! | ViewChange | a quorum demands this view or higher, not begun yet | demand the next view |
 //! | Retransmit | something is unfinished | a tick: status, fetches, catch-up, fairness |
 //! | NullRequest | primary of an active view; again at each proposal | propose a null request |
+//! | NullRequest | backup in an active view | status where nothing was delivered since it last fired |
 //! | Proposal | primary with proposals in flight; again at each proposal | propose what waits |
 //!
 //! The Request and ViewChange waits double with each view that fails, up to `timeout_ms_max`, and
@@ -46,7 +47,8 @@ pub struct Pace {
     pub asked: u64,
     /// Replicas heard since the Request timer last fired.
     pub heard: BTreeSet<ReplicaId>,
-    /// False where the null request timer must begin again: something was proposed.
+    /// False where the null request timer must begin again: something was proposed, or the view is
+    /// another.
     null_due: bool,
     /// True from a proposal until the spacing has passed.
     fresh: bool,
@@ -58,6 +60,7 @@ pub struct Pace {
     streak: u32,
     progress: bool,
     restart_request: bool,
+    tip_at_silence: SequenceNumber,
     tip_at_tick: SequenceNumber,
     low_at_tick: SequenceNumber,
     stalled_ticks: u64,
@@ -82,6 +85,7 @@ impl Pace {
             streak: 0,
             progress: true,
             restart_request: false,
+            tip_at_silence: tip,
             tip_at_tick: tip,
             low_at_tick: SequenceNumber(0),
             stalled_ticks: 0,
@@ -118,6 +122,7 @@ impl Pace {
 
     /// A view began: its primary starts with a clean record.
     pub fn on_new_view(&mut self) {
+        self.null_due = false;
         self.fresh = false;
         self.restart_request = true;
         self.empty_pipe = 0;
@@ -151,7 +156,10 @@ impl Pbft {
             Timer::Retransmit => self.on_tick(effects),
             Timer::NullRequest => {
                 self.pace.null_due = false;
-                self.propose_null(effects);
+                match self.is_active_primary() {
+                    true => self.propose_null(effects),
+                    false => self.ask_in_silence(effects),
+                }
             }
             Timer::Proposal => self.pace.fresh = false,
             Timer::Plugin(_) => {}
@@ -175,9 +183,12 @@ impl Pbft {
         self.settle(Timer::Retransmit, unfinished, false, self.tuning.retransmit_ms, effects);
 
         let null_ms = self.tuning.null_request_ms;
-        let primary = self.view_active && self.replicas.primary(self.view) == self.me;
-        let proposed = !std::mem::replace(&mut self.pace.null_due, true);
-        self.settle(Timer::NullRequest, primary && null_ms > 0, proposed, null_ms, effects);
+        let fills = self.view_active && null_ms > 0;
+        let restart = !std::mem::replace(&mut self.pace.null_due, true);
+        let primary = self.is_active_primary();
+        let patience = if primary { 1 } else { SILENT_NULL_REQUESTS };
+        let null_ms = null_ms.saturating_mul(patience);
+        self.settle(Timer::NullRequest, fills, restart, null_ms, effects);
 
         let spaced = primary && self.keeps_distance();
         let restart = std::mem::take(&mut self.pace.restart_spacing);
@@ -263,6 +274,14 @@ impl Pbft {
         }
         if let Some(view) = self.lone_view() {
             self.start_view_change(view, effects);
+        }
+    }
+
+    /// Backup: nothing was delivered for several times the primary's null request wait. The others may
+    /// have gone to another view, whose primary is silent too; nobody would speak first.
+    fn ask_in_silence(&mut self, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.pace.tip_at_silence, self.tip.sequence) == self.tip.sequence {
+            self.send_status(effects);
         }
     }
 
@@ -368,6 +387,8 @@ fn repeats(ticks: u64) -> bool {
     (1..=8).contains(&ticks) || (ticks > 8 && ticks.is_multiple_of(8))
 }
 
+/// Null requests of its primary that a backup misses before it asks the others.
+const SILENT_NULL_REQUESTS: u64 = 3;
 /// Deliveries in a row after which the waits shrink by half.
 const DELIVERIES_PER_DECAY: u32 = 8;
 /// Doublings are counted up to here; the cap of the configuration is reached long before.

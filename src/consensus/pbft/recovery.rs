@@ -89,7 +89,7 @@ impl Pbft {
         if let Some(body) = self.own_view_change.clone().filter(|_| !self.view_active) {
             effects.push(Effect::Broadcast(self.view_change_draft(body)));
         }
-        let primary = self.replicas.primary(self.view) == self.me;
+        let primary = self.is_active_primary();
         let mut drafts = Vec::new();
         for (n, entry) in self.log.above(self.log.low()).filter(|_| self.view_active) {
             let Some(a) = entry.assignment.as_ref().filter(|a| a.voted) else { continue };

@@ -298,6 +298,26 @@ fn replica_in_a_past_view_asks_for_the_present_one() {
     assert!(tick.iter().any(|m| matches!(m, Message::Status(s) if s.view == View(0))));
 }
 
+/// A silent network: the others may be in another view whose primary is silent too, and nobody
+/// would speak first. A backup asks after several null requests did not come, and only then.
+#[test]
+fn backup_asks_in_silence() {
+    let mut idle = setup(4, 2);
+    idle.tuning.null_request_ms = 100;
+    let mut two = Solo::new(idle);
+    let asks = |effects: &[Effect]| {
+        broadcasts(effects).iter().any(|m| matches!(m, Message::Status(s) if !s.answer))
+    };
+    let fired = |two: &mut Solo| two.step(Input::TimerFired(Timer::NullRequest));
+    two.commit(0, &Proposal::null(SequenceNumber(1)));
+    let heard = fired(&mut two);
+    assert!(!asks(&heard), "something was delivered");
+    assert!(heard.contains(&Effect::Arm { timer: Timer::NullRequest, after_ms: 300 }));
+    let silence = fired(&mut two);
+    assert!(asks(&silence));
+    assert!(silence.contains(&Effect::Arm { timer: Timer::NullRequest, after_ms: 300 }));
+}
+
 fn arms_retransmission(effects: &[Effect]) -> bool {
     effects.iter().any(|e| matches!(e, Effect::Arm { timer: Timer::Retransmit, .. }))
 }
