@@ -1,6 +1,7 @@
 //! What hangs on the machine: disks, the crypto adapters of IBM Z, and what the machine itself runs
 //! in.
 
+use crate::host::emulation;
 use crate::host::tree::Tree;
 
 /// A disk.
@@ -75,7 +76,8 @@ pub struct ApBus {
 /// What the system runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Hypervisor or partitioning, `KVM`, `LPAR OBELISK1`, `PowerVM`; `None` on bare metal.
+    /// Hypervisor, partitioning or translator: `KVM`, `LPAR OBELISK1`, `PowerVM`, `QEMU, all
+    /// instructions translated`; `None` on bare metal.
     pub hypervisor: Option<String>,
     /// Container engine.
     pub container: Option<String>,
@@ -168,6 +170,10 @@ pub fn place(tree: &Tree) -> Place {
 }
 
 fn hypervisor(tree: &Tree) -> Option<String> {
+    // A translator shows the guest what the hypervisor shows that it stands in for.
+    if let Some(translator) = emulation::emulated_by(tree) {
+        return Some(translator);
+    }
     let sysinfo = tree.text("proc/sysinfo");
     let value = |name: &str| {
         let line = sysinfo.lines().find_map(|line| line.strip_prefix(name))?;
@@ -179,12 +185,13 @@ fn hypervisor(tree: &Tree) -> Option<String> {
     if let Some(name) = value("LPAR Name") {
         return Some(format!("LPAR {name}"));
     }
-    if tree.exists("proc/ppc64/lparcfg") {
-        return Some("PowerVM".to_owned());
-    }
     let cpuinfo = tree.text("proc/cpuinfo");
     if cpuinfo.contains("IBM pSeries (emulated by qemu)") {
         return Some("KVM".to_owned());
+    }
+    // Every guest of this platform has the file, under QEMU too.
+    if tree.exists("proc/ppc64/lparcfg") {
+        return Some("PowerVM".to_owned());
     }
     let virtual_x86 = cpuinfo.lines().any(|line| {
         line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "hypervisor")
@@ -254,6 +261,18 @@ mod tests {
             assert_eq!(place(&tree).container.as_deref(), Some("systemd-nspawn"));
             assert!(place(&tree).secure_execution);
         }
+    }
+
+    /// QEMU's pSeries has a partition's file as well, and is no partition; KVM is told from a translator.
+    #[test]
+    fn a_power_guest_of_qemu_is_no_partition() {
+        let (folder, tree) = recorded::machine("power-lpar");
+        let cpuinfo = b"model\t\t: IBM pSeries (emulated by qemu)\n";
+        recorded::put(folder.path(), "proc/cpuinfo", cpuinfo);
+        let translator = place(&tree).hypervisor.unwrap();
+        assert!(translator.starts_with("QEMU, "), "{translator}");
+        recorded::put(folder.path(), "proc/device-tree/hypervisor/compatible", b"linux,kvm");
+        assert_eq!(place(&tree).hypervisor.as_deref(), Some("KVM"));
     }
 
     /// Disks with the scheduler in use; an empty tree has none of all this.
