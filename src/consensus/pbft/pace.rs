@@ -280,7 +280,8 @@ impl Pbft {
     /// Backup: nothing was delivered for several times the primary's null request wait. The others may
     /// have gone to another view, whose primary is silent too; nobody would speak first.
     fn ask_in_silence(&mut self, effects: &mut Vec<Effect>) {
-        if std::mem::replace(&mut self.pace.tip_at_silence, self.tip.sequence) == self.tip.sequence {
+        let tip = self.tip.sequence;
+        if std::mem::replace(&mut self.pace.tip_at_silence, tip) == tip {
             self.send_status(effects);
         }
     }
