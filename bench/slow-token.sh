@@ -3,21 +3,24 @@
 # token, in each mode of signing. Each validator has a signer process and a SoftHSM token of its own,
 # slowed down by p11-fault (tests/p11-fault); nothing else differs.
 #
-#   bench/slow-token.sh [--ms 10] [--sessions 8] [--rate N | --in-flight N] [--seconds 10] [MODE ...]
+#   bench/slow-token.sh [--ms 10] [--sessions 8] [--algorithm ed25519] [--rate N | --in-flight N] [--seconds 10]
+#                       [MODE ...]
 #
 # MODE: software, direct, delegated, strict; default all but direct. Prints the load's report for each.
+# All keys, clients' too, are of one algorithm, so that the modes differ by where the key is.
 # Needs: softhsm2-util, a built obelisk (OBELISK=path; default target/release/obelisk).
 set -eu
 cd "$(dirname "$0")/.."
-ms=10 sessions=8 load='--in-flight 4096' seconds=10 modes='' port=${PORT:-19050}
+ms=10 sessions=8 algorithm=ed25519 load='--in-flight 4096' seconds=10 modes='' port=${PORT:-19050}
 while [ $# -gt 0 ]; do
     case "$1" in
     --ms) ms=$2 && shift ;;
     --sessions) sessions=$2 && shift ;;
+    --algorithm) algorithm=$2 && shift ;;
     --rate | --in-flight) load="$1 $2" && shift ;;
     --seconds) seconds=$2 && shift ;;
     software | direct | delegated | strict) modes="$modes $1" ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 2 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
     esac
     shift
 done
@@ -51,7 +54,7 @@ token() {
     cp "$home/fault/release/libp11_fault.so" "$at/"
     echo "target $softhsm" >"$at/p11-fault.script"
     "$obelisk" crypto keygen --module "$at/libp11_fault.so" --token obelisk --pin "$at/pin" --id 01 \
-        --out "$at/card.toml" >/dev/null
+        --algorithm "$algorithm" --out "$at/card.toml" >/dev/null
     printf 'target %s\nfault sign do=latency ms=%s\n' "$softhsm" "$ms" >"$at/p11-fault.script"
 }
 
@@ -59,12 +62,14 @@ run() {
     net=$home/net-$1
     rm -rf "$net" "$home"/token-*
     case "$1" in
-    software) "$obelisk" network create --out "$net" --validators 4 --base-port "$port" --signer process >/dev/null ;;
+    software) "$obelisk" network create --out "$net" --validators 4 --base-port "$port" --algorithm "$algorithm" \
+        --signer process >/dev/null ;;
     *)
         cards=''
         for n in 1 2 3 4; do token "$n" && cards="$cards --validator-key org$n=$home/token-$n/card.toml"; done
         # shellcheck disable=SC2086
-        "$obelisk" network create --out "$net" --validators 4 --base-port "$port" $cards >/dev/null
+        "$obelisk" network create --out "$net" --validators 4 --base-port "$port" --algorithm "$algorithm" \
+            $cards >/dev/null
         ;;
     esac
     nodes=''

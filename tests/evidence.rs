@@ -9,32 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use obelisk::chaincode::contracts::Contracts;
-use obelisk::chaincode::contracts::Options;
-use obelisk::consensus;
 use obelisk::consensus::Envelope;
-use obelisk::consensus::Tuning;
-use obelisk::crypto::Check;
 use obelisk::crypto::SigningKey;
 use obelisk::crypto::routing::Crypto;
-use obelisk::crypto::verify_pool::PoolConfig;
-use obelisk::crypto::verify_pool::VerifyPool;
-use obelisk::ledger::Ledger;
 use obelisk::membership::consortium::Consortium;
 use obelisk::membership::consortium::Spec;
-use obelisk::membership::directory::Directory;
 use obelisk::membership::identity::Role;
 use obelisk::membership::msp::Msp;
 use obelisk::network::Message;
 use obelisk::network::Transport;
 use obelisk::network::memory::Hub;
-use obelisk::pipeline::start::Parts;
 use obelisk::pipeline::start::Pipeline;
-use obelisk::pipeline::start::Seat;
-use obelisk::signer::embedded::EmbeddedSigner;
-use obelisk::signer::embedded::Mode;
-use obelisk::storage::memory::MemoryKv;
-use obelisk::telemetry::metrics::Metrics;
 use obelisk::types::codec::Encode;
 use obelisk::types::digest::Digest;
 use obelisk::types::ids::ChainId;
@@ -49,6 +34,8 @@ use obelisk::types::vote::Phase;
 use obelisk::types::vote::Slot;
 use obelisk::types::vote::Vote;
 use serde_json::Value;
+
+use crate::validator_fixture::validator;
 
 /// Four validators on paper; the first is a running pipeline, the others are their keys.
 struct Network {
@@ -71,7 +58,7 @@ impl Network {
             .collect();
         let hub = Hub::of_validators(4);
         let data = folder.path().join("data");
-        let pipeline = pipeline(&consortium, &crypto, keys[0].clone(), &hub, &data);
+        let pipeline = validator(&consortium, &crypto, &hub, &data);
         let chain = consortium.genesis.chain_id();
         Self { folder, chain, keys, hub, pipeline: Some(pipeline) }
     }
@@ -122,48 +109,6 @@ impl Drop for Network {
         self.hub.transport(0).shutdown();
         self.pipeline.take().into_iter().for_each(Pipeline::stop);
     }
-}
-
-fn pipeline(
-    consortium: &Consortium,
-    crypto: &Arc<Crypto>,
-    key: Arc<dyn SigningKey>,
-    hub: &Arc<Hub>,
-    data: &Path,
-) -> Pipeline {
-    let genesis = Arc::new(consortium.genesis.clone());
-    let chain = genesis.chain_id();
-    let consensus_folder = data.join("consensus");
-    std::fs::create_dir_all(&consensus_folder).unwrap();
-    let verify = crypto.clone();
-    let verify = Arc::new(move |check: &Check<'_>| verify.verify(check));
-    let ledger = Ledger::open(&data.join("ledger"), &genesis, Arc::new(MemoryKv::new())).unwrap();
-    let guard = data.join("slots.log");
-    let signer = EmbeddedSigner::start(Mode::Direct, &guard, chain, key, false).unwrap();
-    let options = Options { parameters: genesis.parameters, ..Options::default() };
-    let pool = PoolConfig { threads: 1, cores: Vec::new() };
-    let transport = hub.transport(0);
-    let pipeline = Pipeline::start(Parts {
-        plugin: consensus::plugin(&genesis.consensus).unwrap(),
-        seat: Some(Seat {
-            me: ReplicaId(0),
-            signer: Arc::new(signer),
-            directory: consensus_folder,
-            tuning: Tuning::default(),
-        }),
-        ledger: Arc::new(ledger),
-        directory: Arc::new(Directory::new(&genesis, verify).unwrap()),
-        contracts: Arc::new(Contracts::new(options).unwrap()),
-        pool: Arc::new(VerifyPool::start(crypto.clone(), &pool).unwrap()),
-        transport: transport.clone(),
-        metrics: Arc::new(Metrics::new()),
-        progress: Arc::default(),
-        fatal: Arc::new(|reason| panic!("a station failed: {reason}")),
-        genesis,
-    })
-    .unwrap();
-    transport.start(pipeline.inbox.clone());
-    pipeline
 }
 
 fn rows(output: &Output) -> Vec<Value> {

@@ -41,4 +41,6 @@ mod systemd;
 mod tidy;
 #[cfg(all(feature = "rest", feature = "openssl"))]
 mod tls;
+#[cfg(any(feature = "cli", all(feature = "rest", feature = "wasm")))]
+mod validator_fixture;
 mod vectors;

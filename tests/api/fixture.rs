@@ -20,24 +20,15 @@ use obelisk::api::grpc::proto::node_client::NodeClient;
 use obelisk::api::listen::Identity;
 use obelisk::api::listen::Listening;
 use obelisk::api::listen::Sockets;
-use obelisk::chaincode::contracts::Contracts;
-use obelisk::chaincode::contracts::Options;
 use obelisk::client::connection::Client;
 use obelisk::client::connection::Located;
 use obelisk::client::identity::ClientIdentity;
 use obelisk::client::invocation::Invocation;
 use obelisk::client::trust::Network;
-use obelisk::consensus;
-use obelisk::consensus::Tuning;
-use obelisk::crypto::Check;
 use obelisk::crypto::routing::Crypto;
-use obelisk::crypto::verify_pool::PoolConfig;
-use obelisk::crypto::verify_pool::VerifyPool;
-use obelisk::ledger::Ledger;
 use obelisk::membership::consortium::Consortium;
 use obelisk::membership::consortium::MemberSpec;
 use obelisk::membership::consortium::Spec;
-use obelisk::membership::directory::Directory;
 use obelisk::membership::identity::Role;
 use obelisk::membership::msp::KeyPair;
 use obelisk::membership::msp::Msp;
@@ -47,21 +38,17 @@ use obelisk::network::memory::Hub;
 use obelisk::network::tls;
 use obelisk::network::tls::Credentials;
 use obelisk::network::tls::Roots;
-use obelisk::pipeline::start::Parts;
 use obelisk::pipeline::start::Pipeline;
-use obelisk::pipeline::start::Seat;
-use obelisk::signer::embedded::EmbeddedSigner;
-use obelisk::signer::embedded::Mode;
-use obelisk::storage::memory::MemoryKv;
 use obelisk::telemetry::metrics::Metrics;
 use obelisk::types::genesis::Organisation;
-use obelisk::types::ids::ReplicaId;
 use obelisk::types::signature::Algorithm;
 use serde_json::Value;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::transport::Endpoint;
 use tonic::transport::Uri;
+
+use crate::validator_fixture::validator;
 
 /// A running node.
 pub struct TestNode {
@@ -125,7 +112,7 @@ impl TestNode {
         let genesis = Arc::new(consortium.genesis.clone());
         let network = Network::new(genesis.clone(), crypto.clone()).unwrap();
         let hub = Hub::of_validators(1);
-        let pipeline = pipeline(&consortium, &crypto, &hub, &folder.path().join("node"));
+        let pipeline = validator(&consortium, &crypto, &hub, &folder.path().join("node"));
         let service = Service::new(pipeline.handle.clone(), open);
         let pipeline = Some(pipeline);
         let listening = None;
@@ -321,46 +308,3 @@ pub fn contract() -> Vec<u8> {
 
 /// Longest wait for a commit in these tests; never reached on a working node.
 pub const WAIT: Duration = Duration::from_secs(30);
-
-fn pipeline(
-    consortium: &Consortium,
-    crypto: &Arc<Crypto>,
-    hub: &Arc<Hub>,
-    folder: &std::path::Path,
-) -> Pipeline {
-    let genesis = Arc::new(consortium.genesis.clone());
-    std::fs::create_dir_all(folder.join("consensus")).unwrap();
-    let verify = crypto.clone();
-    let verify = Arc::new(move |check: &Check<'_>| verify.verify(check));
-    let kv = Arc::new(MemoryKv::new());
-    let ledger = Ledger::open(&folder.join("ledger"), &genesis, kv).unwrap();
-    let validator = Msp::load(&consortium.of_role(Role::Validator).next().unwrap().folder).unwrap();
-    let key = validator.enrolment.signing_key(crypto).unwrap();
-    let guard = folder.join("slots.log");
-    let signer =
-        EmbeddedSigner::start(Mode::Direct, &guard, genesis.chain_id(), key, false).unwrap();
-    let options = Options { parameters: genesis.parameters, ..Options::default() };
-    let pool = PoolConfig { threads: 1, cores: Vec::new() };
-    let transport = hub.transport(0);
-    let pipeline = Pipeline::start(Parts {
-        plugin: consensus::plugin(&genesis.consensus).unwrap(),
-        seat: Some(Seat {
-            me: ReplicaId(0),
-            signer: Arc::new(signer),
-            directory: folder.join("consensus"),
-            tuning: Tuning::default(),
-        }),
-        ledger: Arc::new(ledger),
-        directory: Arc::new(Directory::new(&genesis, verify).unwrap()),
-        contracts: Arc::new(Contracts::new(options).unwrap()),
-        pool: Arc::new(VerifyPool::start(crypto.clone(), &pool).unwrap()),
-        transport: transport.clone(),
-        metrics: Arc::new(Metrics::new()),
-        progress: Arc::default(),
-        fatal: Arc::new(|reason| panic!("a station failed: {reason}")),
-        genesis,
-    })
-    .unwrap();
-    transport.start(pipeline.inbox.clone());
-    pipeline
-}
