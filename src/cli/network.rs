@@ -2,6 +2,7 @@
 
 pub mod create;
 mod found;
+pub mod ports;
 
 use std::path::PathBuf;
 

@@ -22,11 +22,14 @@ use crate::membership::identity::Identity;
 use crate::membership::identity::Purpose;
 use crate::membership::msp::KeyPair;
 use crate::membership::msp::Msp;
+use crate::network::tls_provider::TlsProvider;
+use crate::node::assembly::StartError;
 use crate::node::config::Config;
 use crate::node::config::ConfigError;
 use crate::node::config::NodeRole;
 use crate::node::config::SignerMode;
 use crate::node::service::Notifier;
+use crate::node::users;
 use crate::storage;
 use crate::telemetry::log;
 use crate::telemetry::log::Format;
@@ -86,12 +89,27 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
     let ready = |_: &crate::node::assembly::Node| {
         output.line(&served(&examined), &described(&examined));
     };
-    crate::node::lifecycle::run(&examined.config, notifier, ready)
-        .map_err(|error| Failure::of(Exit::Internal, &error, "see the log above"))
+    let doctor = format!("obelisk doctor --config {}", path.display());
+    crate::node::lifecycle::run(&examined.config, notifier, ready).map_err(|error| {
+        let exit = match error {
+            StartError::Refused(_) => Exit::Usage,
+            StartError::Failed(_) => Exit::Internal,
+        };
+        Failure::of(exit, &error, &doctor)
+    })
 }
 
 fn check(path: &Path, context: &Context) -> Result<(), Failure> {
     let examined = examine(path)?;
+    let config = &examined.config;
+    // Looking for these takes a while, and a start does it anyway.
+    Crypto::new(&config.routing())
+        .map_err(|error| Failure::of(Exit::Usage, &error, "correct the section [crypto]"))?;
+    TlsProvider::named(&config.crypto.tls)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "correct crypto.tls"))?;
+    users::id_of(&config.signer.user).map_err(|reason| {
+        Failure::usage(format!("signer.user: {reason}"), "correct signer.user")
+    })?;
     context.output.object(&described(&examined));
     Ok(())
 }
@@ -133,7 +151,7 @@ fn examine(path: &Path) -> Result<Examined, Failure> {
 fn config_failure(error: &ConfigError) -> Failure {
     let fix = match error {
         ConfigError::Read { .. } => "name the file with --config",
-        ConfigError::Syntax { .. } => "correct the line; docs/cli.md shows a whole file",
+        ConfigError::Syntax { .. } => "correct the line; docs/operating.md lists every key",
         ConfigError::Value { .. } => "correct the value",
     };
     match error {

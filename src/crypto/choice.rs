@@ -270,6 +270,10 @@ pub(super) fn choose(
 /// A provider that the operator named.
 fn named(report: &[Route], operation: Operation, name: &str) -> Result<&'static str, RoutingError> {
     let (operation_name, algorithm) = (operation.name(), operation.algorithm());
+    if name.starts_with("pkcs11:") {
+        let (name, operation) = (name.to_owned(), operation_name);
+        return Err(RoutingError::Token { name, operation, algorithm });
+    }
     let mut rows = report.iter().filter(|r| r.operation == operation);
     let known = || rows.clone().map(|r| r.provider).collect::<Vec<_>>().join(", ");
     let unknown = RoutingError::Unknown {

@@ -109,6 +109,12 @@ pub enum RoutingError {
          one of: {known}"
     )]
     Unknown { name: String, operation: &'static str, algorithm: &'static str, known: String },
+    /// A token, which is chosen by its key (decision 0013).
+    #[error(
+        "{name:?} is no crypto provider for {operation} {algorithm}: a token serves the keys that are \
+         on it; name it in a [[token]] section of signer.toml and choose auto here"
+    )]
+    Token { name: String, operation: &'static str, algorithm: &'static str },
     /// The configured provider fails its known answers on this machine.
     #[error(
         "crypto provider {name} must not be used for {operation} {algorithm} here: {reason}; \

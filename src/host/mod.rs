@@ -4,6 +4,7 @@
 //! tree      /proc and /sys below a root folder: this machine, or a recorded one
 //! detect    processor, memory, limits, crypto instructions      devices   disks, adapters, guests
 //! clock     the wall clock                                      emulation  a processor that is played
+//! kernel    its version, and the oldest that will do
 //! cpacf     which functions the crypto instructions of IBM Z offer
 //! topology  cores, books, drawers, NUMA nodes (hwloc or /sys)
 //! profile   what a board should be set to (firmware-config/), compared
@@ -19,6 +20,7 @@ pub mod cpacf;
 pub mod detect;
 pub mod devices;
 pub mod emulation;
+pub mod kernel;
 pub mod pinning;
 pub mod profile;
 #[cfg(test)]

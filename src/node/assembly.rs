@@ -5,6 +5,7 @@
 //! a port is open.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,6 @@ use crate::crypto::Check;
 use crate::crypto::choice::Effort;
 use crate::crypto::profile::Profile;
 use crate::crypto::routing::Crypto;
-use crate::crypto::routing::Routing;
 use crate::crypto::verify_pool::PoolConfig;
 use crate::crypto::verify_pool::VerifyPool;
 use crate::ledger::Ledger;
@@ -64,8 +64,14 @@ use crate::types::ids::ChainId;
 
 /// Why a node did not start; the text names cause and fix.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(pub String);
+pub enum StartError {
+    /// The configuration, or a file that it names, has to change first.
+    #[error("{0}")]
+    Refused(String),
+    /// Something around the node: another try may find it otherwise.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// A running node.
 pub struct Node {
@@ -101,9 +107,9 @@ impl Node {
         let network = network(config, &genesis, &msp, &tls, &directory, &metrics, runtime)?;
         let sockets = sockets(&config.api)?;
         let pool = PoolConfig { threads: placement.verify_threads(config), cores: Vec::new() };
-        let pool = Arc::new(VerifyPool::start(crypto, &pool).map_err(refused)?);
+        let pool = Arc::new(VerifyPool::start(crypto, &pool).map_err(failed)?);
         let options = Options { parameters: genesis.parameters, ..Options::default() };
-        let contracts = Arc::new(Contracts::new(options).map_err(StartError)?);
+        let contracts = Arc::new(Contracts::new(options).map_err(StartError::Failed)?);
         let pipeline = Pipeline::start(Parts {
             genesis,
             plugin,
@@ -117,10 +123,10 @@ impl Node {
             progress: progress.clone(),
             fatal,
         })
-        .map_err(refused)?;
-        network.start(pipeline.inbox.clone()).map_err(refused)?;
+        .map_err(failed)?;
+        network.start(pipeline.inbox.clone()).map_err(failed)?;
         let service = Service::new(pipeline.handle.clone(), config.api.open);
-        let listening = Listening::start(&service, sockets, &tls, runtime).map_err(refused)?;
+        let listening = Listening::start(&service, sockets, &tls, runtime).map_err(failed)?;
         Ok(Self { pipeline, network, listening, runtime: runtime.clone() })
     }
 
@@ -147,13 +153,21 @@ impl Node {
 }
 
 fn refused(error: impl std::error::Error) -> StartError {
+    StartError::Refused(with_causes(&error))
+}
+
+fn failed(error: impl std::error::Error) -> StartError {
+    StartError::Failed(with_causes(&error))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
         text = format!("{text}: {source}");
         cause = source.source();
     }
-    StartError(text)
+    text
 }
 
 fn plugin(genesis: &Genesis) -> Result<&'static Plugin, StartError> {
@@ -161,12 +175,14 @@ fn plugin(genesis: &Genesis) -> Result<&'static Plugin, StartError> {
     let plugin = consensus::plugin(name).ok_or_else(|| {
         let known: Vec<&str> = consensus::PLUGINS.iter().map(|p| p.name).collect();
         let known = known.join(", ");
-        StartError(format!("the genesis document asks for consensus {name:?}; known: {known}"))
+        StartError::Refused(format!(
+            "the genesis document asks for consensus {name:?}; known: {known}"
+        ))
     })?;
     let (n, least) = (genesis.replicas.len(), plugin.replicas_min);
     if n < least {
         let text = format!("consensus {name} needs {least} replicas, the network has {n}");
-        return Err(StartError(text));
+        return Err(StartError::Refused(text));
     }
     Ok(plugin)
 }
@@ -177,7 +193,8 @@ fn providers(config: &Config, processor: &str) -> Result<Crypto, StartError> {
     let path = config.node.data.join("crypto-profile.toml");
     let before = std::fs::read_to_string(&path).unwrap_or_default();
     let profile = Profile::parse(&before, processor);
-    let crypto = Crypto::with_profile(&routing(config), profile, Effort::Start).map_err(refused)?;
+    let crypto =
+        Crypto::with_profile(&config.routing(), profile, Effort::Start).map_err(refused)?;
     let text = crypto.profile().to_toml();
     if text != before
         && let Err(error) =
@@ -188,17 +205,6 @@ fn providers(config: &Config, processor: &str) -> Result<Crypto, StartError> {
     Ok(crypto)
 }
 
-fn routing(config: &Config) -> Routing {
-    let section = &config.crypto;
-    Routing {
-        verify_p256: section.verify.clone(),
-        verify_ed25519: section.verify.clone(),
-        sign_p256: section.sign.clone(),
-        sign_ed25519: section.sign.clone(),
-        hash: section.hash.clone(),
-    }
-}
-
 fn open_ledger(
     config: &Config,
     placement: &Placement,
@@ -207,15 +213,16 @@ fn open_ledger(
 ) -> Result<Ledger, StartError> {
     let data = &config.node.data;
     progress.at(format!("opening the store in {}", data.display()));
-    std::fs::create_dir_all(data)
-        .map_err(|error| StartError(format!("cannot make {}: {error}", data.display())))?;
+    std::fs::create_dir_all(data).map_err(|error| unusable(data, &error))?;
     let store = storage::store(&config.storage.engine).ok_or_else(|| {
         let known: Vec<&str> = storage::STORES.iter().map(|s| s.name).collect();
         let (engine, known) = (&config.storage.engine, known.join(", "));
-        StartError(format!("storage.engine: {engine:?} is unknown; this build has {known}"))
+        StartError::Refused(format!(
+            "storage.engine: {engine:?} is unknown; this build has {known}"
+        ))
     })?;
-    let kv = (store.open)(&data.join("state"), &placement.storage()).map_err(refused)?;
-    Ledger::open_telling(&data.join("ledger"), genesis, kv, progress).map_err(refused)
+    let kv = (store.open)(&data.join("state"), &placement.storage()).map_err(failed)?;
+    Ledger::open_telling(&data.join("ledger"), genesis, kv, progress).map_err(failed)
 }
 
 fn seat(
@@ -231,21 +238,20 @@ fn seat(
     let identity = msp.enrolment.identity().map_err(refused)?;
     let (organisation, name) = (&identity.organisation, &identity.name);
     let me = genesis.replicas.find(organisation, name).ok_or_else(|| {
-        StartError(format!(
+        StartError::Refused(format!(
             "{organisation}/{name} is no validator of the network {}; set node.role = \"observer\" \
              or use a validator's identity",
             genesis.network
         ))
     })?;
     if genesis.replicas.get(me).is_none_or(|replica| replica.key != identity.key) {
-        return Err(StartError(format!(
+        return Err(StartError::Refused(format!(
             "the key of {organisation}/{name} is not the one the genesis document names; use the \
              identity folder that was made with this network"
         )));
     }
     let directory = config.node.data.join("consensus");
-    std::fs::create_dir_all(&directory)
-        .map_err(|error| StartError(format!("cannot make {}: {error}", directory.display())))?;
+    std::fs::create_dir_all(&directory).map_err(|error| unusable(&directory, &error))?;
     let has_signed = directory.join("order.0").exists() || ledger.tip().height.0 > 0;
     let chain = genesis.chain_id();
     let signer: Arc<dyn Signer> = match config.signer.mode {
@@ -253,7 +259,7 @@ fn seat(
         SignerMode::Process => {
             let place = signer_place(config)?;
             let key = identity.key;
-            Arc::new(RemoteSigner::open(place, chain, key, has_signed).map_err(refused)?)
+            Arc::new(RemoteSigner::open(place, chain, key, has_signed).map_err(failed)?)
         }
     };
     Ok(Some(Seat { me, signer, directory, tuning: config.tuning() }))
@@ -269,18 +275,23 @@ fn embedded(
 ) -> Result<Arc<dyn Signer>, StartError> {
     let key = msp.enrolment.signing_key(crypto).map_err(refused)?;
     let guard = config.node.data.join("guard");
-    std::fs::create_dir_all(&guard)
-        .map_err(|error| StartError(format!("cannot make {}: {error}", guard.display())))?;
+    std::fs::create_dir_all(&guard).map_err(|error| unusable(&guard, &error))?;
     let signer =
         EmbeddedSigner::start(Mode::Direct, &guard.join("slots.log"), chain, key, has_signed);
-    Ok(Arc::new(signer.map_err(refused)?))
+    Ok(Arc::new(signer.map_err(failed)?))
+}
+
+fn unusable(folder: &Path, error: &std::io::Error) -> StartError {
+    let folder = folder.display();
+    let fix = "node.data must name a folder that this process may write";
+    StartError::Refused(format!("cannot make {folder}: {error}; {fix}"))
 }
 
 /// Where the signer process is.
 fn signer_place(config: &Config) -> Result<Place, StartError> {
     let section = &config.signer;
     let user = users::id_of(&section.user)
-        .map_err(|reason| StartError(format!("signer.user: {reason}")))?;
+        .map_err(|reason| StartError::Refused(format!("signer.user: {reason}")))?;
     let deadline = Duration::from_millis(section.deadline_ms);
     Ok(Place { socket: section.socket.clone(), user, deadline })
 }
@@ -302,7 +313,7 @@ fn network(
             continue;
         }
         let replica = genesis.replicas.find(&organisation, &name).ok_or_else(|| {
-            StartError(format!("network.peers: {organisation}/{name} is no validator"))
+            StartError::Refused(format!("network.peers: {organisation}/{name} is no validator"))
         })?;
         let peer = Peer { organisation, name, replica: Some(replica) };
         peers.push(PeerAddress { peer, address: section.address.clone() });
@@ -319,7 +330,7 @@ fn network(
         metrics: metrics.clone(),
         runtime: runtime.clone(),
     };
-    Grpc::new(config).map_err(refused)
+    Grpc::new(config).map_err(failed)
 }
 
 fn tls_identity(
@@ -330,7 +341,7 @@ fn tls_identity(
 ) -> Result<TlsIdentity, StartError> {
     let tls = msp.tls.as_ref().ok_or_else(|| {
         let folder = config.node.identity.display();
-        StartError(format!("{folder} has no tls folder; a node needs a TLS certificate"))
+        StartError::Refused(format!("{folder} has no tls folder; a node needs a TLS certificate"))
     })?;
     let provider = TlsProvider::named(&config.crypto.tls).map_err(refused)?;
     let chain = std::slice::from_ref(&tls.certificate);
@@ -341,7 +352,12 @@ fn tls_identity(
         }
         true => {
             let key = tls.identity().map_err(refused)?.key;
-            let key = RemoteKey::new(signer_place(config)?, key).map_err(refused)?;
+            let key = RemoteKey::open(signer_place(config)?, key).map_err(|error| {
+                StartError::Failed(format!(
+                    "signer.tls: {error}; give the signer this node's TLS key in a [[tls]] section, \
+                     or set signer.tls = false"
+                ))
+            })?;
             Credentials::with_key(chain, Arc::new(TlsKey::new(Arc::new(key), metrics.clone())))
         }
     };
@@ -365,7 +381,9 @@ fn sockets(section: &ApiSection) -> Result<Sockets, StartError> {
 
 fn listen(key: &str, address: &str) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(address).map_err(|error| {
-        StartError(format!("{key}: cannot listen on {address}: {error}; is another node running?"))
+        StartError::Failed(format!(
+            "{key}: cannot listen on {address}: {error}; is another node running?"
+        ))
     })?;
     Ok(listener)
 }

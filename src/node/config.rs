@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::consensus::Tuning;
+use crate::crypto::routing::Routing;
 use crate::types::limits;
 
 /// Why a configuration was refused.
@@ -319,6 +320,18 @@ impl Config {
         }
     }
 
+    /// Which provider does what.
+    pub fn routing(&self) -> Routing {
+        let section = &self.crypto;
+        Routing {
+            verify_p256: section.verify.clone(),
+            verify_ed25519: section.verify.clone(),
+            sign_p256: section.sign.clone(),
+            sign_ed25519: section.sign.clone(),
+            hash: section.hash.clone(),
+        }
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse =
             |key, reason: String| Err(ConfigError::Value { path: path.to_owned(), key, reason });
@@ -349,6 +362,20 @@ impl Config {
             if value == 0 {
                 return refuse(key, "must be above 0".into());
             }
+        }
+        let (nodes, threads) = (self.host.nodes, self.crypto.verify_threads);
+        for (key, value, most) in [
+            ("host.nodes", nodes, limits::HOST_NODES_MAX),
+            ("crypto.verify_threads", threads, limits::VERIFY_THREADS_MAX),
+        ] {
+            if value > most {
+                return refuse(key, format!("must be at most {most}"));
+            }
+        }
+        if (1..limits::HOST_MEMORY_MIB_MIN).contains(&self.host.memory_mib) {
+            let least = limits::HOST_MEMORY_MIB_MIN;
+            let reason = format!("must be {least} or more, or 0 for what the machine offers");
+            return refuse("host.memory_mib", reason);
         }
         if section.proposal_spacing_ms > limits::PROPOSAL_SPACING_MS_MAX {
             let reason = format!("must be at most {}", limits::PROPOSAL_SPACING_MS_MAX);
@@ -470,6 +497,37 @@ mod tests {
         assert!(text.contains("did you mean `validator`?"), "{text}");
     }
 
+    /// The operating guide's table has a row for every key, with its default.
+    #[test]
+    fn every_key_is_in_the_operating_guide() {
+        let text = include_str!("../../docs/operating.md");
+        let mut told = std::collections::BTreeMap::new();
+        for line in text.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = line.split(" | ").collect();
+            for key in cells[0].trim_start_matches("| ").split(", ") {
+                told.insert(key.trim_matches('`'), cells[1].trim_matches('`'));
+            }
+        }
+        let with_signer = format!("{GOOD}[signer]\nmode = \"process\"\nsocket = \"signer.sock\"");
+        let config = Config::parse(&with_signer, Path::new("/etc/node.toml")).unwrap();
+        let sections: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+        for (section, keys) in sections {
+            for (key, value) in keys.as_table().unwrap() {
+                let name = format!("{section}.{key}");
+                let default =
+                    *told.get(name.as_str()).unwrap_or_else(|| panic!("no row of {name}"));
+                let value = value.to_string().trim_matches('"').to_owned();
+                let given = ["node.", "network."].iter().any(|own| name.starts_with(own))
+                    || ["signer.mode", "signer.socket"].contains(&name.as_str());
+                let unset = ["none", "this process's"].contains(&default) && value.is_empty();
+                assert!(
+                    given || unset || default == value,
+                    "{name}: {value}, the guide: {default}"
+                );
+            }
+        }
+    }
+
     /// Values outside their range name the key and the fix.
     #[test]
     fn values_out_of_range_name_key_and_fix() {
@@ -481,5 +539,12 @@ mod tests {
         assert!(text.contains("neither text nor json"), "{text}");
         let text = refusal(&format!("{GOOD}\n[signer]\nmode = \"process\"\n"));
         assert!(text.contains("signer.socket"), "{text}");
+        for line in
+            ["[host]\nmemory_mib = 1", "[host]\nnodes = 5000", "[crypto]\nverify_threads = 257"]
+        {
+            let text = refusal(&format!("{GOOD}\n{line}\n"));
+            let key = line.split_once('\n').unwrap().1.split_once(' ').unwrap().0;
+            assert!(text.contains(key) && text.contains("must be "), "{text}");
+        }
     }
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
+use crate::host::kernel;
+use crate::host::tree::Tree;
 use crate::node::assembly::Node;
 use crate::node::assembly::StartError;
 use crate::node::config::Config;
@@ -28,6 +30,7 @@ pub fn run(
 ) -> Result<(), StartError> {
     let progress = notifier.progress().clone();
     progress.at("looking at the machine");
+    kernel::check(&Tree::machine()).map_err(|error| StartError::Refused(error.to_string()))?;
     let placement = Placement::of_machine(&config.host, &config.node.data);
     tracing::info!(sizing = ?placement.sizing, pinning = placement.plan.reason, "the machine");
     let threads = placement.sizing.tokio_threads;
@@ -36,7 +39,9 @@ pub fn run(
         .thread_name("network")
         .enable_all()
         .build()
-        .map_err(|error| StartError(format!("cannot start the network threads: {error}")))?;
+        .map_err(|error| {
+            StartError::Failed(format!("cannot start the network threads: {error}"))
+        })?;
     let fatal: Fatal = Arc::new(|reason| {
         tracing::error!(reason, "the node stops: a part of it failed");
         eprintln!("obelisk: {reason}");

@@ -227,7 +227,7 @@ pub fn refusal(error: &SignError) -> &'static str {
 }
 
 /// RFC 8446, 4.4.3: what both sides' CertificateVerify texts begin with.
-const HANDSHAKE_START: &[u8] = &[0x20; 64];
+pub(super) const HANDSHAKE_START: &[u8] = &[0x20; 64];
 
 #[cfg(test)]
 mod tests {

@@ -35,6 +35,7 @@ use crate::signer::Signer;
 use crate::signer::guard::cleared::Signed;
 use crate::signer::guard::standing::RecordCall;
 use crate::signer::guard::standing::Standing;
+use crate::signer::keyring;
 use crate::signer::socket;
 use crate::signer::wire;
 use crate::signer::wire::Ask;
@@ -203,10 +204,17 @@ impl Signer for RemoteSigner {
 }
 
 impl RemoteKey {
-    /// A TLS key that the signer holds; whether it does shows at the first handshake.
-    pub fn new(place: Place, key: PublicKey) -> Result<Self, RemoteError> {
+    /// A TLS key that the signer holds, tried on a handshake that is nobody's; waits for a signer that
+    /// is still starting.
+    pub fn open(place: Place, key: PublicKey) -> Result<Self, RemoteError> {
+        let socket = place.socket.clone();
         let link = Link::start(place, &key, Opening::Nothing)?;
-        Ok(Self { key, link })
+        link.wait_open(Duration::from_millis(limits::SIGNER_START_MS))?;
+        let key = Self { key, link };
+        match key.sign(keyring::HANDSHAKE_START) {
+            Ok(_) => Ok(key),
+            Err(error) => Err(RemoteError::Refused { socket, reason: error.to_string() }),
+        }
     }
 }
 

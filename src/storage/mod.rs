@@ -19,6 +19,7 @@ pub mod tables;
 
 use std::fmt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::storage::tables::Table;
@@ -29,6 +30,9 @@ pub enum StorageError {
     /// The device or the library failed while doing this.
     #[error("storage: {doing}: {reason}")]
     Failed { doing: &'static str, reason: String },
+    /// Another process has the store open.
+    #[error("another process uses {path}: stop it first, or name another node.data", path = path.display())]
+    InUse { path: PathBuf },
     /// Bytes on disk are not what was written.
     #[error(
         "storage: {what} is damaged: {reason}; move it away: it is rebuilt from the ledger's blocks"

@@ -311,6 +311,10 @@ fn classify(path: &Path, doing: &'static str, error: &rocksdb::Error) -> Storage
             what: format!("the database {}", path.display()),
             reason: format!("{doing}: {reason}"),
         },
+        // The library says no more than that.
+        ErrorKind::IOError if reason.contains("lock file") => {
+            StorageError::InUse { path: path.to_owned() }
+        }
         _ => StorageError::Failed { doing, reason: format!("{}: {reason}", path.display()) },
     }
 }

@@ -7,6 +7,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,9 +65,17 @@ pub fn start(levels: &str, format: Format) -> Result<(), LogError> {
 }
 
 fn filter(levels: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder()
-        .parse(levels)
-        .map_err(|error| LogError::Levels { levels: levels.to_owned(), reason: error.to_string() })
+    let refused = |reason| LogError::Levels { levels: levels.to_owned(), reason };
+    // The library takes a word that is no level for a module's name, and logs nothing else.
+    let alone = levels.split(',').map(str::trim).filter(|part| !part.contains('='));
+    for word in alone.filter(|word| !word.is_empty()) {
+        if word.parse::<LevelFilter>().is_err() {
+            return Err(refused(format!(
+                "{word:?} is none of off, error, warn, info, debug, trace"
+            )));
+        }
+    }
+    EnvFilter::builder().parse(levels).map_err(|error| refused(error.to_string()))
 }
 
 #[cfg(test)]
@@ -81,6 +90,10 @@ mod tests {
         }
         let error = check_levels("info,obelisk=loud").unwrap_err().to_string();
         assert!(error.contains("loud"), "{error}");
+        for typo in ["eror", "warning", "info,obelisk", "inf,obelisk=debug"] {
+            let error = check_levels(typo).unwrap_err().to_string();
+            assert!(error.contains("is none of off, error"), "{error}");
+        }
     }
 
     /// Formats have names.

@@ -187,6 +187,10 @@ pub const PENDING_BATCHES_PER_AUTHOR_MAX: usize = 256;
 pub const VERIFY_QUEUE_CHECKS_MAX: usize = 64 * 1024;
 /// Threads of the verification pool.
 pub const VERIFY_THREADS_MAX: usize = 256;
+/// Nodes that share one host, as `host.nodes` says.
+pub const HOST_NODES_MAX: usize = 64;
+/// Least memory that `host.memory_mib` leaves a node, MiB: below it, the state tree has no room.
+pub const HOST_MEMORY_MIB_MIN: u64 = 256;
 /// Parsed public keys kept for the next check (about 1 KiB each); least recently used out.
 pub const VERIFY_KEYS_MAX: usize = 8192;
 /// P-256 keys with a table of their multiples (about 160 KB each, 40 MB in all); least recently used

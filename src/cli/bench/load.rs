@@ -33,6 +33,7 @@ use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::link;
 use crate::cli::network;
+use crate::cli::network::ports;
 use crate::cli::output::Output;
 use crate::cli::profile::Profile;
 use crate::client::connection::Client;
@@ -62,9 +63,9 @@ pub struct Arguments {
     /// Where a fresh network keeps its data; the disk that is measured
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// First port of a fresh network
-    #[arg(long, default_value_t = 17050)]
-    base_port: u16,
+    /// First port of a fresh network [default: a row of free ones]
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
     /// Signed bytes of one transaction, at least
     #[arg(long, default_value_t = 256)]
     payload: usize,
@@ -128,7 +129,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
         }
         Some(validators) => {
             let folder = fresh_folder(arguments)?;
-            let port = arguments.base_port;
+            let port = ports::free_ports(validators, arguments.base_port)?;
             let fresh = Fresh::start(&folder, validators, arguments.algorithm, port)?;
             pids = fresh.pids();
             let profile = Profile::load(&fresh.folder)?;
@@ -143,10 +144,17 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let report = runtime.block_on(measured(arguments, &profile, &pids, &folder, context));
     let fresh = own.is_some();
     drop(own);
-    if fresh && report.is_ok() {
+    let found = match report {
+        Ok(found) => found,
+        Err(failure) if fresh => {
+            let fix = format!("{}; the validators' logs are in {}", failure.fix, folder.display());
+            return Err(Failure { fix, ..failure });
+        }
+        Err(failure) => return Err(failure),
+    };
+    if fresh {
         let _ = std::fs::remove_dir_all(&folder);
     }
-    let found = report?;
     let mut machine = Machine::this(None);
     machine.sync_ms = (found.sync_ms > 0.0).then_some(found.sync_ms);
     if !context.output.is_json() {

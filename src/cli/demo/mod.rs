@@ -38,6 +38,7 @@ use crate::cli::demo::place::Place;
 use crate::cli::demo::story::Told;
 use crate::cli::demo::watch::Watch;
 use crate::cli::failure::Failure;
+use crate::cli::network::ports;
 use crate::cli::output::Output;
 
 #[derive(Args, Debug)]
@@ -189,7 +190,7 @@ impl Demo {
     }
 
     fn marker(&self, validators: usize, base_port: Option<u16>) -> Result<Marker, Failure> {
-        let base_port = network::free_ports(validators, base_port)?;
+        let base_port = ports::free_ports(validators, base_port)?;
         let organisations = network::organisations(validators);
         Ok(Marker { format: place::FORMAT, organisations, validators, base_port })
     }
@@ -207,9 +208,9 @@ impl Demo {
         if missing.len() == n {
             let (old, asked) = (place.marker.base_port, base_port);
             let base = match asked {
-                Some(asked) => network::free_ports(n, Some(asked))?,
-                None if network::check_ports(old, n).is_ok() => old,
-                None => network::free_ports(n, None)?,
+                Some(asked) => ports::free_ports(n, Some(asked))?,
+                None if ports::check_ports(old, n).is_ok() => old,
+                None => ports::free_ports(n, None)?,
             };
             if base != old {
                 place.move_to(base)?;

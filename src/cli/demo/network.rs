@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -17,6 +16,12 @@ use crate::cli::demo::place::Marker;
 use crate::cli::demo::place::Place;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::network::ports::GRPC;
+use crate::cli::network::ports::HOST;
+use crate::cli::network::ports::PEERS;
+use crate::cli::network::ports::PORTS_EACH;
+use crate::cli::network::ports::REST;
+use crate::cli::network::ports::REST_PLAIN;
 use crate::cli::profile;
 use crate::cli::profile::Profile;
 use crate::consensus;
@@ -92,41 +97,6 @@ pub fn write_configurations(place: &Place) -> Result<(), Failure> {
     let prefix = format!("{}/", PARTIES[IMPORTER]);
     let path = place.folder.join(profile::FILE);
     write(&path, &client(&place.marker, "", &prefix, 0).to_toml())
-}
-
-/// A first port from which on all ports of a network are free.
-pub fn free_ports(validators: usize, asked: Option<u16>) -> Result<u16, Failure> {
-    if let Some(base) = asked {
-        return check_ports(base, validators).map(|()| base);
-    }
-    let step = u16::try_from(validators * PORTS_EACH).unwrap_or(u16::MAX);
-    let bases = (0..BASES_MAX).map_while(|i| step.checked_mul(i)?.checked_add(BASE_PORT));
-    for base in bases.take_while(|base| *base < PORT_MAX) {
-        if check_ports(base, validators).is_ok() {
-            return Ok(base);
-        }
-    }
-    let cause = format!("no {} free ports in a row between {BASE_PORT} and {PORT_MAX}", step);
-    Err(Failure::new(Exit::Refused, cause, "stop what listens there, or use --base-port PORT"))
-}
-
-/// Refuses a first port with a taken port behind it, and says which.
-pub fn check_ports(base: u16, validators: usize) -> Result<(), Failure> {
-    for i in 0..validators {
-        for offset in [REST, PEERS, GRPC, REST_PLAIN] {
-            let port = usize::from(base) + i * PORTS_EACH + offset;
-            let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) else {
-                let cause = format!("the port {port} does not exist");
-                return Err(Failure::usage(cause, "choose a lower --base-port"));
-            };
-            if let Err(error) = TcpListener::bind((HOST, port)) {
-                let cause = format!("{HOST}:{port} cannot be listened on: {error}");
-                let fix = "stop what listens there, or choose another --base-port";
-                return Err(Failure::new(Exit::Refused, cause, fix));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Address of validator number `i`, from 0, for REST without TLS.
@@ -215,17 +185,6 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 pub const NODE_FILE: &str = "node.toml";
 /// Place of the importer among `PARTIES`.
 const IMPORTER: usize = 2;
-const HOST: &str = "127.0.0.1";
-/// The default port of REST.
-const BASE_PORT: u16 = 7050;
-/// Below the range from which systems give outgoing connections their ports.
-const PORT_MAX: u16 = 30_000;
-const BASES_MAX: u16 = 1000;
-const PORTS_EACH: usize = 10;
-const REST: usize = 0;
-const PEERS: usize = 1;
-const GRPC: usize = 3;
-const REST_PLAIN: usize = 2;
 /// Each validator is a process with a store; more than this on one machine shows nothing new.
 const VALIDATORS_MAX: usize = if limits::REPLICAS_MAX < 16 { limits::REPLICAS_MAX } else { 16 };
 
@@ -261,17 +220,6 @@ mod tests {
             let profile = Profile::load(dir.path()).unwrap();
             assert!(profile.genesis.exists() && profile.identity.join("key.pem").exists());
         }
-    }
-
-    /// A taken port is named, and the search goes on behind it.
-    #[test]
-    fn taken_ports_are_named_and_avoided() {
-        let base = free_ports(4, None).unwrap();
-        let _taken = TcpListener::bind((HOST, base + 11)).unwrap();
-        let failure = free_ports(4, Some(base)).unwrap_err();
-        assert!(failure.cause.contains(&(base + 11).to_string()), "{failure}");
-        assert_ne!(free_ports(4, None).unwrap(), base);
-        assert!(check_ports(65_530, 4).unwrap_err().cause.contains("does not exist"));
     }
 
     /// Numbers of validators that cannot work are refused.

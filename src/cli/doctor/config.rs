@@ -36,7 +36,7 @@ fn file(scope: &Scope) -> Answer {
         Some(Ok(_)) => Ok(Finding::ok("every key is known, every value in its range")),
         Some(Err(reason)) => Ok(Finding::error(
             reason.lines().collect::<Vec<_>>().join(" "),
-            "correct the line; docs/cli.md shows a whole file",
+            "correct the line; docs/operating.md lists every key",
         )),
     }
 }

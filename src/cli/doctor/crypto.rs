@@ -7,7 +7,6 @@ use crate::cli::doctor::scope::Scope;
 use crate::crypto::choice::Route;
 use crate::crypto::known_answers::Operation;
 use crate::crypto::routing::Crypto;
-use crate::crypto::routing::Routing;
 use crate::host::cpacf::Cpacf;
 use crate::host::detect::Architecture;
 use crate::network::tls_provider::TlsProvider;
@@ -57,20 +56,13 @@ fn known_answers(scope: &Scope) -> Answer {
 }
 
 fn providers(scope: &Scope) -> Answer {
-    let section = &scope.config()?.crypto;
-    let routing = Routing {
-        verify_p256: section.verify.clone(),
-        verify_ed25519: section.verify.clone(),
-        sign_p256: section.sign.clone(),
-        sign_ed25519: section.sign.clone(),
-        hash: section.hash.clone(),
-    };
-    let crypto = Crypto::new(&routing)
+    let config = scope.config()?;
+    let crypto = Crypto::new(&config.routing())
         .map_err(|error| Finding::refused(&error, "obelisk crypto list names the providers"))?;
     let chosen = Operation::ALL.map(|operation| {
         format!("{} {}: {}", operation.name(), operation.algorithm(), crypto.chosen(operation))
     });
-    let tls = TlsProvider::named(&section.tls)
+    let tls = TlsProvider::named(&config.crypto.tls)
         .map_err(|error| Finding::refused(&error, "correct crypto.tls, or say auto"))?;
     Ok(Finding::ok(format!("{}, tls: {}", chosen.join(", "), tls.name())))
 }

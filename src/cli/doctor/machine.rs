@@ -6,6 +6,7 @@ use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::scope::Scope;
 use crate::host::detect::Architecture;
 use crate::host::devices;
+use crate::host::kernel;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -44,19 +45,15 @@ fn architecture(scope: &Scope) -> Answer {
 }
 
 fn kernel(scope: &Scope) -> Answer {
-    let release = scope.tree.text("proc/sys/kernel/osrelease");
-    let mut parts = release.split(['.', '-', '+']).map(|part| part.parse::<u32>());
-    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else {
+    let release = kernel::release(&scope.tree);
+    let Some(version) = kernel::version(&release) else {
         return Err(Finding::skipped(format!("the kernel's version cannot be read: {release:?}")));
     };
     let fix = "install a kernel of a supported distribution release";
-    Ok(match (major, minor) {
-        (..=3, _) | (4, ..=17) => Finding::error(
-            format!("kernel {release}: older than any that the node was built for (4.18)"),
-            fix,
-        ),
-        (4, _) | (5, ..=9) => Finding::warning(format!("kernel {release} is old"), fix),
-        _ => Finding::ok(format!("kernel {release}")),
+    Ok(match kernel::check(&scope.tree) {
+        Err(error) => Finding::refused(&error, fix),
+        Ok(()) if version < OLD => Finding::warning(format!("kernel {release} is old"), fix),
+        Ok(()) => Finding::ok(format!("kernel {release}")),
     })
 }
 
@@ -167,3 +164,6 @@ fn version(_: &Scope) -> Answer {
         false => Finding::note(format!("{text}; without {}", names(without))),
     })
 }
+
+/// Below this, kernels are supported by their distributions alone.
+const OLD: (u32, u32) = (5, 10);

@@ -19,12 +19,18 @@
 //! is a loopback address, REST without TLS on +2.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::network::ports::GRPC;
+use crate::cli::network::ports::PEERS;
+use crate::cli::network::ports::PORTS_EACH;
+use crate::cli::network::ports::REST;
+use crate::cli::network::ports::REST_PLAIN;
 use crate::cli::profile;
 use crate::cli::profile::Profile;
 use crate::consensus;
@@ -241,7 +247,7 @@ fn config(folder: &Path, i: usize, validators: &[&Member], addresses: &[Addresse
 
 /// Reads the key cards and puts their keys into the description of the network.
 fn read_cards(plan: &Plan, spec: &mut Spec) -> Result<BTreeMap<String, KeyCard>, Failure> {
-    let mut cards = BTreeMap::new();
+    let (mut cards, mut known) = (BTreeMap::new(), HashSet::new());
     for (organisation, path) in &plan.cards {
         let (card, public) = KeyCard::load(path, &Crypto::portable()).map_err(|error| {
             Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
@@ -252,6 +258,10 @@ fn read_cards(plan: &Plan, spec: &mut Spec) -> Result<BTreeMap<String, KeyCard>,
             let cause = format!("no organisation of the network is called {organisation:?}");
             return Err(Failure::usage(cause, "write --validator-key org1=CARD"));
         };
+        if !known.insert(public.clone()) {
+            let cause = format!("the key of {} is another validator's already", path.display());
+            return Err(Failure::usage(cause, "make each validator a key of its own"));
+        }
         member.key = Some(public);
         cards.insert(organisation.clone(), card);
     }
@@ -317,11 +327,6 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// Folder of the signer beside the node's.
 const SIGNER: &str = "signer";
-const PORTS_EACH: usize = 10;
-const REST: usize = 0;
-const PEERS: usize = 1;
-const REST_PLAIN: usize = 2;
-const GRPC: usize = 3;
 
 #[cfg(test)]
 mod tests {

@@ -67,6 +67,14 @@ fn unknown_name_is_refused() {
     assert!(error.to_string().contains("openssel") && error.to_string().contains("portable"));
 }
 
+/// Aim: a token is no provider of an operation; the refusal says where tokens are named.
+#[test]
+fn a_token_is_named_with_its_key() {
+    let routing = Routing { sign_p256: "pkcs11:hsm".to_string(), ..Routing::all("portable") };
+    let error = Crypto::new(&routing).unwrap_err().to_string();
+    assert!(error.contains("pkcs11:hsm") && error.contains("signer.toml"), "{error}");
+}
+
 /// Aim: a provider that accepts wrong signatures is quarantined for checking: `auto` avoids it and
 /// naming it refuses the start.
 #[test]
