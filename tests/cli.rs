@@ -217,6 +217,12 @@ fn bad_inputs_are_refused_with_cause_and_fix() {
         (&*listen, "17151", &["network.listen", "host:port"]),
         ("engine = \"rocksdb\"", "engine = \"paper\"", &["storage.engine", "rocksdb"]),
         ("level = \"info\"", "level = \"obelisk=loud\"", &["loud"]),
+        ("level = \"info\"", "level = \"eror\"", &["eror", "none of off, error"]),
+        ("hash = \"auto\"", "hash = \"opensl\"", &["opensl", "choose auto"]),
+        ("sign = \"auto\"", "sign = \"pkcs11:hsm\"", &["pkcs11:hsm", "signer.toml"]),
+        ("tls = \"auto\"", "tls = \"ring\"", &["ring"]),
+        ("data = \"data\"", "data = \"../genesis.bin\"", &["node.data must name a folder"]),
+        ("nodes = 1", "nodes = 5000", &["host.nodes", "at most 64"]),
         ("format = \"text\"", "format = \"xml\"", &["log.format"]),
         ("../genesis.bin", "node.toml", &["genesis document"]),
         ("validator/validator", "client/client", &["is no validator", "observer"]),
@@ -227,6 +233,8 @@ fn bad_inputs_are_refused_with_cause_and_fix() {
         fs::write(&config, good.replace(from, to)).unwrap();
         check(words);
     }
+    fs::write(&config, good.replace("verify = \"auto\"", "verify = \"opensl\"")).unwrap();
+    assert!(refused(&["node", "check", "--config", &text(&config)], 2).contains("opensl"));
     fs::write(&config, &good).unwrap();
     let key = out.join("org1/validator/validator/key.pem");
     let saved = fs::read(&key).unwrap();

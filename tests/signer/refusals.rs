@@ -91,6 +91,23 @@ fn a_node_does_not_trust_a_socket_of_others() {
     assert!(place.err().unwrap().to_string().contains("belongs to user"));
 }
 
+/// A node whose TLS key is said to be with a signer that has none of that name would serve nobody: it
+/// does not start, and says which section is missing.
+#[test]
+fn a_tls_key_that_the_signer_lacks_stops_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let socket = config.with_file_name("signer").join("signer.sock");
+    let _signer = SignerProcess::start(&config, &socket, &[]);
+    let node = config.with_file_name("node.toml");
+    change(&node, "tls = false", "tls = true");
+    let started = Command::new(BINARY).args(["node", "--config"]).arg(&node).output().unwrap();
+    let errors = String::from_utf8_lossy(&started.stderr);
+    assert_eq!(started.status.code(), Some(70), "{errors}");
+    let told = ["signer.tls", "does not hold the key", "[[tls]]"];
+    assert!(told.iter().all(|words| errors.contains(words)), "{errors}");
+}
+
 /// Another user, root among them, is told whom the signer answers and the command to run.
 #[test]
 fn the_wrong_user_is_told_whom_the_signer_answers() {
