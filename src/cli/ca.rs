@@ -29,7 +29,7 @@ use crate::membership::register::Registration;
 use crate::node::ca;
 use crate::node::ca::authority;
 use crate::node::ca::config::CaConfig;
-use crate::node::signer::card::KeyCard;
+use crate::node::service::Notifier;
 use crate::telemetry::log;
 use crate::telemetry::log::Format;
 use crate::types::digest::Digest;
@@ -169,7 +169,7 @@ fn init(init: &Init, context: &Context) -> Result<(), Failure> {
 fn made_or_found(init: &Init, folder: &Path) -> Result<Authority, Failure> {
     let crypto = Crypto::portable();
     let Some(name) = &init.organisation else {
-        return authority::open(folder, None, &crypto)
+        return authority::open(folder, folder, &crypto)
             .map_err(|error| member::authority_failure(&error, "name its folder"));
     };
     let fix = "correct --organisation or --out";
@@ -177,9 +177,7 @@ fn made_or_found(init: &Init, folder: &Path) -> Result<Authority, Failure> {
         return consortium::found(folder, name, now_ms(), init.days, &crypto)
             .map_err(|error| Failure::of(Exit::Usage, &error, fix));
     };
-    let (card, _) = KeyCard::load(path, &crypto).map_err(|error| {
-        Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
-    })?;
+    let (card, _) = member::card(path, &crypto)?;
     let credential = init.credential.as_deref();
     consortium::root_terms(now_ms(), init.days)
         .map_err(authority::OpenError::from)
@@ -227,6 +225,8 @@ fn register(arguments: Registering, context: &Context) -> Result<(), Failure> {
 }
 
 fn serve(path: &Path, context: &Context) -> Result<(), Failure> {
+    let notifier = Notifier::start()
+        .map_err(|error| Failure::of(Exit::Internal, &error, "raise the limit on tasks"))?;
     let config = load(path)?;
     let format = Format::from_name(&config.log.format).unwrap_or_default();
     log::start(&config.log.level, format)
@@ -237,7 +237,7 @@ fn serve(path: &Path, context: &Context) -> Result<(), Failure> {
         let address = Cell::Text(address.to_string());
         output.line(&text, &[("organisation", Cell::text_of(organisation)), ("address", address)]);
     };
-    ca::run(&config, ready).map_err(|error| {
+    ca::run(&config, notifier, ready).map_err(|error| {
         let exit = if error.is_final { Exit::Final } else { Exit::Usage };
         Failure::of(exit, &error, "correct the configuration")
     })

@@ -32,6 +32,9 @@ pub enum Command {
     /// Make a key pair on a token, write its key card
     #[cfg(feature = "pkcs11")]
     Keygen(token::Keygen),
+    /// Write the key card of a key that is on a token already, or add a standby token to a card
+    #[cfg(feature = "pkcs11")]
+    Card(token::Card),
     /// Judge the attributes of all keys on a token
     #[cfg(feature = "pkcs11")]
     Audit(token::Place),
@@ -54,6 +57,8 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::List { .. } => list(context),
         #[cfg(feature = "pkcs11")]
         Command::Keygen(keygen) => token::keygen(&keygen, context),
+        #[cfg(feature = "pkcs11")]
+        Command::Card(card) => token::card(&card, context),
         #[cfg(feature = "pkcs11")]
         Command::Audit(place) => token::audit(&place, context),
         #[cfg(feature = "pkcs11")]

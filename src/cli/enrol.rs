@@ -4,7 +4,8 @@
 //! key.pem, tls/key.pem (made, synced) -> request -> root.pem roots/ tls/cert.pem cert.pem (last)
 //! ```
 //!
-//! Keys are on disk before the service is asked. A run that broke off is run again: it finds its
+//! With `--key-card` the enrolment key is on a token: it signs the request there, and the folder has
+//! `key.toml`, a copy of the card, in place of `key.pem`. Keys are on disk before the service is asked. A run that broke off is run again: it finds its
 //! keys, sends the same request, and gets the same certificates.
 
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ use crate::membership::identity::Role;
 use crate::membership::identity::Root;
 use crate::membership::msp;
 use crate::membership::msp::MspError;
+use crate::node;
+use crate::node::key::KeyError;
 use crate::types::signature::Algorithm;
 
 #[derive(Args, Debug)]
@@ -59,6 +62,8 @@ pub struct Arguments {
     /// Algorithm of the enrolment key
     #[arg(long, value_name = "NAME", default_value = "ed25519", value_parser = network::algorithm)]
     algorithm: Algorithm,
+    #[command(flatten)]
+    card: member::OnToken,
     /// Genesis document: puts the roots of all members beside the identity
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
@@ -76,7 +81,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let secret = secret(&arguments.secret)?;
     let tls_folder = out.join("tls");
     msp::make_folder(&tls_folder).map_err(|error| member::msp_failure(&error))?;
-    let enrolment = key(&out.join("key.pem"), arguments.algorithm, &crypto)?;
+    let enrolment = enrolment_key(arguments, &crypto)?;
     let tls = key(&tls_folder.join("key.pem"), Algorithm::EcdsaP256, &crypto)?;
     let applicant = Applicant {
         organisation: root.organisation.clone(),
@@ -86,7 +91,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
         tls_key: tls.public_key().clone(),
     };
     let proof = applicant.sign(&enrolment, &tls).map_err(|error| {
-        Failure::of(Exit::Internal, &error, "`obelisk crypto list` shows what works here")
+        Failure::of(Exit::Internal, &error, "`obelisk crypto list` and `test` show what works here")
     })?;
     let address = arguments.ca.trim_start_matches("https://").trim_end_matches('/');
     let authority = Authority { address, root: &root, crypto };
@@ -125,6 +130,33 @@ fn secret(path: &Path) -> Result<Secret, Failure> {
         let cause = format!("{} holds no secret", path.display());
         Failure::usage(cause, "put the 32 hex digits that `obelisk ca register` printed into it")
     })
+}
+
+/// In a file, or on the token that the card of this or of an earlier attempt names.
+fn enrolment_key(arguments: &Arguments, crypto: &Crypto) -> Result<Arc<dyn SigningKey>, Failure> {
+    let out = &arguments.out;
+    let refused = |error: KeyError| member::key_failure(&error, "choose another folder with --out");
+    let kept = msp::card_of(out).map_err(|error| member::msp_failure(&error))?;
+    let Some(named) = arguments.card.key_card.as_ref().or(kept.as_ref()) else {
+        return key(&out.join("key.pem"), arguments.algorithm, crypto);
+    };
+    let (card, public) = member::card(named, crypto)?;
+    if out.join("key.pem").exists() {
+        let cause = format!("{} holds the key of an attempt without a card", out.display());
+        return Err(Failure::usage(cause, "choose another folder with --out"));
+    }
+    if let Some(kept) = &kept {
+        let (_, before) = member::card(kept, crypto)?;
+        node::key::check_same(named, &public, &before, "an attempt before used")
+            .map_err(refused)?;
+    }
+    // First: a PIN that is refused is remembered in the folder.
+    let opened = node::key::open(&card, out).map_err(refused)?;
+    if kept.is_none() {
+        let stored = card.kept(arguments.card.credential.as_deref()).store(&out.join(msp::CARD));
+        stored.map_err(|error| member::msp_failure(&error))?;
+    }
+    Ok(opened)
 }
 
 /// The key of an attempt that broke off, or a new one.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::cli::Context;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::member;
 use crate::cli::profile::Profile;
 use crate::client::connection::Client;
 use crate::client::connection::Located;
@@ -22,6 +23,7 @@ use crate::client::trust::Network;
 use crate::crypto::routing::Crypto;
 use crate::membership::consortium;
 use crate::membership::msp::Msp;
+use crate::node::key;
 use crate::types::receipt::Status;
 use crate::types::transaction::Transaction;
 
@@ -126,8 +128,7 @@ impl Link {
 
     /// Who signs.
     pub fn identity(&self) -> Result<ClientIdentity, Failure> {
-        ClientIdentity::from_pair(&self.msp.enrolment, self.network.crypto())
-            .map_err(|error| Failure::of(Exit::Usage, &error, "issue the identity again"))
+        identity(&self.msp, self.network.crypto())
     }
 
     /// Signs, submits, waits for the commit.
@@ -147,6 +148,13 @@ impl Link {
             })?;
         Ok((transaction, located))
     }
+}
+
+/// Who signs with the enrolment key of a folder, in its file or on its token.
+pub fn identity(msp: &Msp, crypto: &Crypto) -> Result<ClientIdentity, Failure> {
+    let key = key::of_pair(&msp.enrolment, crypto)
+        .map_err(|error| member::key_failure(&error, "issue the identity again"))?;
+    Ok(ClientIdentity::new(msp.enrolment.certificate.clone(), key))
 }
 
 /// A client's error in exit codes.

@@ -40,6 +40,9 @@ use crate::membership::msp::MspError;
 use crate::membership::pem;
 use crate::node::ca::authority;
 use crate::node::ca::authority::OpenError;
+use crate::node::config::ConfigError;
+use crate::node::key;
+use crate::node::key::KeyError;
 use crate::node::signer::card::KeyCard;
 use crate::types::digest::Digest;
 use crate::types::signature::Algorithm;
@@ -73,6 +76,19 @@ pub enum Command {
     },
 }
 
+/// An enrolment key that is on a token.
+#[derive(Args, Debug)]
+pub struct OnToken {
+    /// Key card of a key on a token (`obelisk crypto keygen`), instead of making a key here; the
+    /// TLS key stays in a file
+    #[arg(long = "key-card", value_name = "FILE", conflicts_with = "algorithm")]
+    pub key_card: Option<PathBuf>,
+    /// Whoever uses the folder takes the token's PIN from this systemd credential, not from the
+    /// card's file
+    #[arg(long, value_name = "NAME", requires = "key_card")]
+    pub credential: Option<String>,
+}
+
 #[derive(Args, Debug)]
 pub struct Issue {
     /// Folder of the organisation's authority (root.pem, key.pem or key.toml)
@@ -90,9 +106,8 @@ pub struct Issue {
     /// Algorithm of the enrolment key
     #[arg(long, value_name = "NAME", default_value = "ed25519", value_parser = network::algorithm)]
     algorithm: Algorithm,
-    /// Key card of a key on a token, instead of making a key here
-    #[arg(long = "key-card", value_name = "FILE", conflicts_with = "algorithm")]
-    card: Option<PathBuf>,
+    #[command(flatten)]
+    card: OnToken,
     /// Attribute of the enrolment certificate; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
@@ -132,7 +147,18 @@ fn show(place: &Path, context: &Context) -> Result<(), Failure> {
     }
     let msp = Msp::load(place).map_err(|error| msp_failure(&error))?;
     let crypto = Crypto::portable();
-    msp.enrolment.signing_key(&crypto).map_err(|error| msp_failure(&error))?;
+    let key = match msp.enrolment.card() {
+        None => {
+            msp.enrolment.signing_key(&crypto).map_err(|error| msp_failure(&error))?;
+            "fits".to_owned()
+        }
+        Some(_) => {
+            let card = key::card_of_pair(&msp.enrolment, &crypto);
+            let card = card.map_err(|error| key_failure(&error, NO_CARD))?;
+            let tokens: Vec<_> = card.token.iter().map(|token| token.name.as_str()).collect();
+            format!("on the token {}; its card fits", tokens.join(", then on "))
+        }
+    };
     let (tls, tls_id) = match &msp.tls {
         None => {
             let text = "none: this identity cannot open connections of a node";
@@ -147,7 +173,7 @@ fn show(place: &Path, context: &Context) -> Result<(), Failure> {
     };
     let roots = msp.roots.keys().map(Cell::text_of).collect();
     let more = vec![
-        ("key", Cell::text_of("fits")),
+        ("key", Cell::Text(key)),
         ("tls", tls),
         ("tls id", tls_id),
         ("roots", Cell::List(roots)),
@@ -217,9 +243,9 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
         return Err(Failure::usage(cause, "choose another folder with --out"));
     }
     let crypto = Crypto::portable();
-    let authority = authority::open(&issue.ca, None, &crypto)
+    let authority = authority::open(&issue.ca, &issue.ca, &crypto)
         .map_err(|error| authority_failure(&error, "name the authority's folder with --ca"))?;
-    let (enrolment_key, key) = enrolment_key(issue, &crypto)?;
+    let (enrolment_key, key, card) = enrolment_key(issue, &crypto)?;
     let (tls_key, tls_public) = fresh(Algorithm::EcdsaP256, &crypto)?;
     let mut attributes = issue.attributes.clone();
     attributes.sort();
@@ -248,6 +274,10 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
     Msp { enrolment: pair(enrolment.clone(), enrolment_key), root, roots, tls }
         .store(&issue.out)
         .map_err(|error| msp_failure(&error))?;
+    if let Some(card) = card {
+        let card = card.kept(issue.card.credential.as_deref());
+        card.store(&issue.out.join(msp::CARD)).map_err(|error| msp_failure(&error))?;
+    }
     let folder = Cell::Text(issue.out.display().to_string());
     describe(&enrolment, vec![("folder", folder)], context)
 }
@@ -272,25 +302,50 @@ pub(super) fn roots(
 pub(super) fn authority_failure(error: &OpenError, fix: &str) -> Failure {
     match error {
         OpenError::Authority(AuthorityError::Folder(error)) => msp_failure(error),
-        OpenError::Token { is_final: true, .. } => Failure::of(Exit::Final, error, fix),
+        error if error.is_final() => Failure::of(Exit::Final, error, fix),
         error => Failure::of(Exit::Usage, error, fix),
     }
 }
 
-/// A new key, or the public half of one on a token.
+/// A new key, or the public half of one on a token with its card.
 fn enrolment_key(issue: &Issue, crypto: &Crypto) -> Result<EnrolmentKey, Failure> {
-    let Some(card) = &issue.card else {
+    let Some(path) = &issue.card.key_card else {
         let (pkcs8, key) = fresh(issue.algorithm, crypto)?;
-        return Ok((Some(pkcs8), key.public_key().clone()));
+        return Ok((Some(pkcs8), key.public_key().clone(), None));
     };
-    let (_, public) = KeyCard::load(card, crypto).map_err(|error| {
-        Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
-    })?;
-    Ok((None, public))
+    let (card, public) = card(path, crypto)?;
+    Ok((None, public, Some(card)))
 }
 
-/// PKCS#8 where the key was made here, and the public half.
-type EnrolmentKey = (Option<zeroize::Zeroizing<Vec<u8>>>, PublicKey);
+/// A key card that somebody named.
+pub(super) fn card(path: &Path, crypto: &Crypto) -> Result<(KeyCard, PublicKey), Failure> {
+    KeyCard::load(path, crypto).map_err(|error| match error {
+        ConfigError::Read { path, source } => {
+            let exit = match source.kind() {
+                std::io::ErrorKind::NotFound => Exit::NotFound,
+                _ => Exit::Usage,
+            };
+            Failure::new(
+                exit,
+                format!("cannot read the key card {}: {source}", path.display()),
+                NO_CARD,
+            )
+        }
+        error => Failure::of(Exit::Usage, &error, NO_CARD),
+    })
+}
+
+/// A key of a folder that cannot be used.
+pub(super) fn key_failure(error: &KeyError, fix: &str) -> Failure {
+    match error {
+        KeyError::Folder(error) => msp_failure(error),
+        error if error.is_final() => Failure::of(Exit::Final, error, fix),
+        error => Failure::of(Exit::Usage, error, fix),
+    }
+}
+
+/// PKCS#8 where the key was made here, the public half, the card where it is on a token.
+type EnrolmentKey = (Option<zeroize::Zeroizing<Vec<u8>>>, PublicKey, Option<KeyCard>);
 
 type Fresh = (zeroize::Zeroizing<Vec<u8>>, Arc<dyn SigningKey>);
 
@@ -332,5 +387,6 @@ pub(super) fn attribute(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+const NO_CARD: &str = "make it with `obelisk crypto keygen`, or `obelisk crypto card`";
 /// Certificates are valid from one hour before now: clocks differ.
 const BACKDATED_MS: u64 = 60 * 60 * 1000;

@@ -4,6 +4,7 @@
 //! <folder>/                      0700
 //!   cert.pem                     enrolment certificate
 //!   key.pem                      its private key, PKCS#8, 0600; absent where the signer holds it
+//!   key.toml                     instead of key.pem: the card of a key on a token (`node::signer::card`)
 //!   root.pem                     root of the own organisation
 //!   roots/<organisation>.pem     roots of all members, for tools; nodes trust the genesis document
 //!   tls/cert.pem  tls/key.pem    TLS certificate and key, where the member connects
@@ -11,7 +12,7 @@
 //!
 //! A private key that others can read is refused. Keys are written with their final mode, so there
 //! is no moment in which they are readable. Nothing is overwritten: an identity is renewed into a
-//! new folder.
+//! new folder. A folder with both a key and a card is refused: which of them signs would be a guess.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +41,10 @@ use crate::membership::identity::Identity;
 use crate::membership::pem;
 use crate::membership::pem::PemError;
 use crate::types::limits;
+use crate::types::signature::PublicKey;
+
+/// Name of the card of a key on a token, in place of `key.pem`.
+pub const CARD: &str = "key.toml";
 
 /// One identity with its keys.
 #[derive(Clone, Debug)]
@@ -98,6 +103,18 @@ pub enum MspError {
          signer.mode = \"process\" for a validator, or name a folder with its key"
     )]
     Elsewhere { path: PathBuf },
+    /// The key is on a token.
+    #[error(
+        "the private key of {folder} is on a token, as its {CARD} says; let `obelisk signer` hold \
+         it and set signer.mode = \"process\", or name a folder with its key in a file"
+    )]
+    OnToken { folder: PathBuf },
+    /// Two keys.
+    #[error(
+        "{folder} holds both key.pem and {CARD}; remove the one that is not the key of the \
+         certificate beside it"
+    )]
+    Both { folder: PathBuf },
     /// The key belongs to another certificate.
     #[error("the private key {path} does not belong to the certificate beside it; restore both")]
     Mismatch { path: PathBuf },
@@ -148,6 +165,7 @@ impl Msp {
 impl KeyPair {
     /// Reads `cert.pem` and, where it is there, `key.pem` of a folder.
     pub fn load(folder: &Path) -> Result<Self, MspError> {
+        card_of(folder)?;
         let certificate = read_certificate(&folder.join("cert.pem"))?;
         let path = folder.join("key.pem");
         let key = if path.exists() { Some(read_key(&path)?) } else { None };
@@ -167,22 +185,35 @@ impl KeyPair {
         Identity::claimed(&certificate::parse(&self.certificate)?, self.certificate.clone())
     }
 
+    /// The card of its key, where that is on a token.
+    pub fn card(&self) -> Option<PathBuf> {
+        let card = self.folder.join(CARD);
+        (self.key.is_none() && card.exists()).then_some(card)
+    }
+
     /// The key, PKCS#8 DER; refuses where it lives elsewhere.
     pub fn pkcs8(&self) -> Result<&[u8], MspError> {
-        let path = self.folder.join("key.pem");
-        self.key.as_deref().map(Vec::as_slice).ok_or(MspError::Elsewhere { path })
+        self.key.as_deref().map(Vec::as_slice).ok_or_else(|| match self.card() {
+            Some(_) => MspError::OnToken { folder: self.folder.clone() },
+            None => MspError::Elsewhere { path: self.folder.join("key.pem") },
+        })
+    }
+
+    /// The public key that the certificate names.
+    pub fn named_key(&self) -> Result<PublicKey, MspError> {
+        match certificate::parse(&self.certificate) {
+            Ok(certificate) => Ok(certificate.key),
+            Err(source) => {
+                Err(MspError::Certificate { path: self.folder.join("cert.pem"), source })
+            }
+        }
     }
 
     /// The key, ready to sign; it must be the one that the certificate names.
     pub fn signing_key(&self, crypto: &Crypto) -> Result<Arc<dyn SigningKey>, MspError> {
         let path = self.folder.join("key.pem");
         let pkcs8 = self.pkcs8()?;
-        let named = match certificate::parse(&self.certificate) {
-            Ok(certificate) => certificate.key,
-            Err(source) => {
-                return Err(MspError::Certificate { path: self.folder.join("cert.pem"), source });
-            }
-        };
+        let named = self.named_key()?;
         let key = match crypto.load(named.algorithm(), pkcs8) {
             Ok(key) => key,
             Err(source) => return Err(MspError::Key { path, source }),
@@ -197,6 +228,15 @@ impl KeyPair {
 impl std::fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KeyPair").field("certificate", &self.certificate.len()).finish()
+    }
+}
+
+/// The card of the key of a folder, where it is on a token; refuses a folder with two keys.
+pub fn card_of(folder: &Path) -> Result<Option<PathBuf>, MspError> {
+    let card = folder.join(CARD);
+    match (card.exists(), folder.join("key.pem").exists()) {
+        (true, true) => Err(MspError::Both { folder: folder.to_owned() }),
+        (here, _) => Ok(here.then_some(card)),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `config` is the file an operator writes, `assembly` wires every part, top to bottom, `lifecycle`
 //! runs it until a signal or a failure ends it. `signer` does the same for the process that holds
-//! the keys, `ca` for the membership service. `placement` is what a node takes of the machine,
+//! the keys, `ca` for the membership service. `key` opens the key of a folder. `placement` is what a node takes of the machine,
 //! `service` what it tells systemd.
 
 #[cfg(feature = "rest")]
@@ -10,6 +10,7 @@ pub mod assembly;
 #[cfg(all(feature = "rest", feature = "cli"))]
 pub mod ca;
 pub mod config;
+pub mod key;
 #[cfg(all(feature = "rest", feature = "cli"))]
 pub mod lifecycle;
 pub mod placement;

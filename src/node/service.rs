@@ -1,12 +1,14 @@
-//! What a node tells the service manager that started it (`NOTIFY_SOCKET`; without it nothing is
-//! sent), and the upkeep of its threads' places.
+//! What a node and a membership service tell the service manager that started them (`NOTIFY_SOCKET`;
+//! without it nothing is sent), and the upkeep of a node's threads' places.
 //!
 //! ```text
 //! starting   STATUS (the step) and EXTEND_TIMEOUT_USEC, from before the configuration is read: a
-//!            slow machine or a long ledger is no hang
+//!            slow machine, a long ledger or a slow token is no hang
 //! serving    READY once, then STATUS (height, view, role) and WATCHDOG while consensus turns
 //! stopping   STOPPING
 //! ```
+//!
+//! A membership service says READY once, and nothing more.
 //!
 //! The watchdog is fed by the consensus thread: `WATCHDOG=1` is sent only if that thread finished a
 //! round since the last time. A thread that hangs on a lock or a dead disk stops feeding, and
@@ -37,6 +39,7 @@ pub struct Notifier {
 }
 
 enum Phase {
+    Ready,
     Serving(Box<Handle>, Plan),
     Stopping,
 }
@@ -74,14 +77,23 @@ impl Notifier {
         &self.progress
     }
 
+    /// A membership service serves from now on.
+    pub fn ready(self) {
+        self.end(Phase::Ready);
+    }
+
     /// The node serves from now on.
     pub fn serving(&self, handle: Handle, plan: Plan) {
         let _ = self.phases.send(Phase::Serving(Box::new(handle), plan));
     }
 
     /// The node stops from now on; the thread lets go of it.
-    pub fn stopping(mut self) {
-        let _ = self.phases.send(Phase::Stopping);
+    pub fn stopping(self) {
+        self.end(Phase::Stopping);
+    }
+
+    fn end(mut self, last: Phase) {
+        let _ = self.phases.send(last);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -98,6 +110,9 @@ fn run(phases: &Receiver<Phase>, progress: &Progress) {
         match phases.recv_timeout(Duration::from_millis(limits::START_TOLD_MS)) {
             Ok(Phase::Serving(handle, plan)) => break Some((handle, plan)),
             Ok(Phase::Stopping) => break None,
+            Ok(Phase::Ready) => {
+                return tell(&[NotifyState::Ready, NotifyState::Status("enrols members")]);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             // The start failed; the process ends with its reason.
             Err(RecvTimeoutError::Disconnected) => return,
@@ -161,7 +176,7 @@ fn status(handle: &Handle) -> String {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager does not hear this node");
+        tracing::warn!(%error, "the service manager does not hear this process");
     }
 }
 

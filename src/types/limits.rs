@@ -354,6 +354,9 @@ pub const TOKEN_SESSIONS: usize = 4;
 pub const TOKEN_SESSIONS_MAX: usize = 256;
 /// One signature of a token, all rungs of the ladder included, milliseconds, unless configured.
 pub const TOKEN_DEADLINE_MS: u64 = 1_500;
+/// A question of a start or of a tool waits this long for a session of a token, milliseconds:
+/// those of a process that has just ended may outlive it.
+pub const TOKEN_START_MS: u64 = 10_000;
 /// Signatures waiting for a session of one token.
 pub const TOKEN_JOBS_MAX: usize = 4096;
 /// Threads of one token that may hang in calls of its module; one more ends the process.

@@ -201,11 +201,8 @@ impl Target {
             Network::new(genesis, crypto.clone()).map_err(|e| link::client_failure(&e))?;
         let msp = load_msp(&profile.identity)?;
         let admin = load_msp(profile.admin.as_ref().unwrap_or(&profile.identity))?;
-        let identity = |msp: &Msp| {
-            ClientIdentity::from_pair(&msp.enrolment, &crypto)
-                .map_err(|e| Failure::of(Exit::Usage, &e, "issue the identity again"))
-        };
-        let (client, admin) = (identity(&msp)?, identity(&admin)?);
+        let client = link::identity(&msp, &crypto)?;
+        let admin = link::identity(&admin, &crypto)?;
         let mut clients = Vec::new();
         for address in &profile.grpc {
             clients.push(ready(address, &network, &msp).await?);

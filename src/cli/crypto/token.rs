@@ -2,6 +2,7 @@
 //!
 //! The PIN comes from a file, never from an argument: arguments are seen by every user of a host.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::cli::Context;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::member;
 use crate::cli::network;
 use crate::cli::output::Cell;
 use crate::crypto::SigningKey;
@@ -20,6 +22,7 @@ use crate::crypto::providers::pkcs11::error::TokenError;
 use crate::crypto::providers::pkcs11::key::Tokens;
 use crate::crypto::providers::pkcs11::object::Found;
 use crate::crypto::providers::pkcs11::token;
+use crate::crypto::routing::Crypto;
 use crate::membership::msp;
 use crate::node::signer::card::KeyCard;
 use crate::node::signer::config::KeySection;
@@ -81,6 +84,20 @@ pub struct Key {
     imported: bool,
 }
 
+/// A key that is on a token already, as a copy on a second token is.
+#[derive(Args, Debug)]
+pub struct Card {
+    #[command(flatten)]
+    key: Key,
+    /// New file for the key card
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Write this card again, with the token as a standby: it holds the same key, and is asked where
+    /// the card's own token fails
+    #[arg(long = "standby-of", value_name = "CARD")]
+    standby_of: Option<PathBuf>,
+}
+
 /// A key to measure, where a module is named, and for how long.
 #[derive(Args, Debug)]
 pub struct Bench {
@@ -111,7 +128,7 @@ pub struct Bench {
 }
 
 /// The tokens of a module; nothing is logged in.
-pub fn list(module: &std::path::Path, context: &Context) -> Result<(), Failure> {
+pub fn list(module: &Path, context: &Context) -> Result<(), Failure> {
     let mut opened = Tokens::new(Arc::new(fatal));
     let module = opened.module(module).map_err(|error| failure(&error))?;
     let found = token::list(&module).map_err(|error| failure(&error))?;
@@ -143,10 +160,7 @@ fn signs_with(offered: &[Algorithm]) -> String {
 }
 
 pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
-    if arguments.out.exists() {
-        let cause = format!("{} exists already", arguments.out.display());
-        return Err(Failure::usage(cause, "choose another file with --out"));
-    }
+    check_new(&arguments.out)?;
     let section = arguments.place.section(limits::TOKEN_SESSIONS)?;
     let opened = open(&section)?;
     let name = section.name.clone();
@@ -162,11 +176,7 @@ pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
     }
     .map_err(|error| failure(&error))?;
     let signing = tokens::key(&key, &opened).map_err(|error| failure(&error))?;
-    let card = KeyCard::new(&*signing, key, section).map_err(|error| {
-        Failure::of(Exit::Internal, &error, "`obelisk crypto test` shows what the token does")
-    })?;
-    card.store(&arguments.out)
-        .map_err(|error| Failure::of(Exit::Usage, &error, "choose another file with --out"))?;
+    store(&signed(&*signing, key, section)?, &arguments.out)?;
     context.output.object(&[
         ("token", Cell::Text(name)),
         ("id", Cell::Text(hex::encode(&found.id))),
@@ -179,6 +189,64 @@ pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
         ("key card", Cell::Text(arguments.out.display().to_string())),
     ]);
     Ok(())
+}
+
+/// The card of a key that is there; or another card, to which this token is the standby.
+pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
+    check_new(&arguments.out)?;
+    let before = match &arguments.standby_of {
+        None => None,
+        Some(path) => Some(member::card(path, &Crypto::portable())?),
+    };
+    let section = arguments.key.place.section(limits::TOKEN_SESSIONS)?;
+    let opened = open(&section)?;
+    let signing = arguments.key.signing(&section, &opened)?;
+    let public = signing.public_key().clone();
+    let mut card = signed(&*signing, arguments.key.section(&section), section)?;
+    if let Some((mut first, wanted)) = before {
+        if public != wanted {
+            let cause =
+                format!("the key on token {} is another one than the card's", card.key.token);
+            let fix = "name the id of its copy; a standby holds the very same key";
+            return Err(Failure::new(Exit::Refused, cause, fix));
+        }
+        first.add_standby(&card);
+        card = first;
+    }
+    store(&card, &arguments.out)?;
+    let tokens = card.token.iter().map(|token| Cell::text_of(&token.name)).collect();
+    context.output.object(&[
+        ("tokens", Cell::List(tokens)),
+        ("algorithm", Cell::text_of(public.algorithm().name())),
+        ("public key", Cell::Text(hex::encode(public.as_bytes()))),
+        ("key card", Cell::Text(arguments.out.display().to_string())),
+    ]);
+    Ok(())
+}
+
+fn check_new(out: &Path) -> Result<(), Failure> {
+    match out.exists() {
+        false => Ok(()),
+        true => {
+            let cause = format!("{} exists already", out.display());
+            Err(Failure::usage(cause, "choose another file with --out"))
+        }
+    }
+}
+
+fn signed(
+    key: &dyn SigningKey,
+    place: KeySection,
+    token: TokenSection,
+) -> Result<KeyCard, Failure> {
+    KeyCard::new(key, place, token).map_err(|error| {
+        Failure::of(Exit::Internal, &error, "`obelisk crypto test` shows what the token does")
+    })
+}
+
+fn store(card: &KeyCard, out: &Path) -> Result<(), Failure> {
+    card.store(out)
+        .map_err(|error| Failure::of(Exit::Usage, &error, "choose another file with --out"))
 }
 
 /// Every attribute that matters, of one key or of all.
@@ -320,9 +388,13 @@ impl Key {
         section: &TokenSection,
         opened: &Tokens,
     ) -> Result<Arc<dyn SigningKey>, Failure> {
-        let mut key = KeySection::on_token(&section.name, &self.id);
-        key.imported = self.imported;
-        tokens::key(&key, opened).map_err(|error| failure(&error))
+        tokens::key(&self.section(section), opened).map_err(|error| failure(&error))
+    }
+
+    /// As a signer's configuration would say it.
+    fn section(&self, token: &TokenSection) -> KeySection {
+        let imported = self.imported;
+        KeySection { imported, ..KeySection::on_token(&token.name, &self.id) }
     }
 }
 
@@ -331,7 +403,7 @@ fn open(section: &TokenSection) -> Result<Tokens, Failure> {
     tokens::open(std::slice::from_ref(section), None, fatal).map_err(|error| failure(&error))
 }
 
-fn secret(file: &std::path::Path) -> Result<Secret, Failure> {
+fn secret(file: &Path) -> Result<Secret, Failure> {
     let pkcs8: Zeroizing<Vec<u8>> = msp::read_key(file)
         .map_err(|error| Failure::of(Exit::Usage, &error, "name a PKCS#8 PEM file"))?;
     let [p256, ed25519] = Algorithm::ALL.map(|algorithm| Secret::parse(algorithm, &pkcs8));

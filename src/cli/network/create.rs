@@ -26,6 +26,7 @@ use std::path::PathBuf;
 
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::member;
 use crate::cli::network::ports::GRPC;
 use crate::cli::network::ports::PEERS;
 use crate::cli::network::ports::PORTS_EACH;
@@ -249,9 +250,7 @@ fn config(folder: &Path, i: usize, validators: &[&Member], addresses: &[Addresse
 fn read_cards(plan: &Plan, spec: &mut Spec) -> Result<BTreeMap<String, KeyCard>, Failure> {
     let (mut cards, mut known) = (BTreeMap::new(), HashSet::new());
     for (organisation, path) in &plan.cards {
-        let (card, public) = KeyCard::load(path, &Crypto::portable()).map_err(|error| {
-            Failure::of(Exit::Usage, &error, "make it with `obelisk crypto keygen`")
-        })?;
+        let (card, public) = member::card(path, &Crypto::portable())?;
         let organisations = spec.organisations.iter_mut().filter(|o| o.name == *organisation);
         let members = organisations.flat_map(|o| &mut o.members);
         let Some(member) = members.into_iter().find(|m| m.role == Role::Validator) else {
@@ -278,7 +277,7 @@ fn hand_over(
     msp::make_folder(&home)
         .map_err(|error| Failure::of(Exit::Internal, &error, "check disk space and permissions"))?;
     let (key, token) = match card {
-        Some(card) => (card.key.clone(), vec![card.token.clone()]),
+        Some(card) => (card.key.clone(), card.token.clone()),
         None => {
             let file = Path::new(SIGNER).join("validator.pem");
             let moved = std::fs::rename(validator.folder.join("key.pem"), folder.join(&file));

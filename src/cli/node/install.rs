@@ -167,12 +167,11 @@ impl Places<'_> {
             }
             let pin = Zeroizing::new(read(&token.pin)?);
             // The unit loads the first; others need a line of their own in a drop-in.
-            let more = if i == 0 { String::new() } else { format!("-{}", i + 1) };
+            token.use_credential("pin", i);
             let store = self.at(Path::new("/etc/credstore"));
             msp::make_folder(&store)?;
-            msp::write_new(&store.join(format!("obelisk-{}.pin{more}", self.name)), &pin, 0o600)?;
-            token.pin = PathBuf::new();
-            token.credential = format!("pin{more}");
+            let file = store.join(format!("obelisk-{}.{}", self.name, token.credential));
+            msp::write_new(&file, &pin, 0o600)?;
         }
         let file = self.at(&self.etc).join("signer.toml");
         msp::write_new(&file, signer.to_toml().as_bytes(), 0o644)

@@ -12,11 +12,11 @@ pub mod authority;
 pub mod config;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -38,9 +38,9 @@ use crate::network::tls::Callers;
 use crate::network::tls::Check;
 use crate::network::tls::Credentials;
 use crate::network::tls::Roots;
-use crate::node::ca::authority::OpenError;
 use crate::node::ca::config::CaConfig;
 use crate::node::lifecycle;
+use crate::node::service::Notifier;
 use crate::telemetry::metrics::Metrics;
 use crate::types::limits;
 use crate::types::signature::Algorithm;
@@ -54,13 +54,20 @@ pub struct CaStartError {
     pub is_final: bool,
 }
 
-/// Serves until a signal. `ready` gets organisation and address once the socket is open.
-pub fn run(config: &CaConfig, ready: impl FnOnce(&str, SocketAddr)) -> Result<(), CaStartError> {
+/// Serves until a signal. `ready` gets organisation and address once the socket is open. Until then
+/// `notifier` asks the service manager for time: how long a token takes is the token's affair, as
+/// it is for a signer.
+pub fn run(
+    config: &CaConfig,
+    notifier: Notifier,
+    ready: impl FnOnce(&str, SocketAddr),
+) -> Result<(), CaStartError> {
     // Before anything else: the key must not end in a core file.
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
         .map_err(|errno| failed(format!("cannot forbid core files: {errno}")))?;
     let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(refused)?);
     crypto.install_hash();
+    notifier.progress().at("opening the authority's key");
     let authority = Arc::new(open_authority(config, &crypto)?);
     let register = Register::open(&config.ca.register).map_err(refused)?;
     let (certificate, key) = tls_identity(&authority, &crypto)?;
@@ -92,9 +99,7 @@ pub fn run(config: &CaConfig, ready: impl FnOnce(&str, SocketAddr)) -> Result<()
         let serving = tokio::spawn(server::serve_router(service.router(), connections, stopped));
         tokio::spawn(renew(credentials, authority.clone(), crypto));
         ready(&authority.root().organisation, address);
-        if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
-            tracing::warn!(%error, "the service manager does not hear this service");
-        }
+        notifier.ready();
         lifecycle::terminated().await;
         tracing::info!("stopping");
         stop.send_replace(true);
@@ -131,11 +136,9 @@ fn tls_identity(authority: &Authority, crypto: &Crypto) -> Result<TlsIdentity, C
 
 /// A refused PIN is remembered beside the register.
 fn open_authority(config: &CaConfig, crypto: &Crypto) -> Result<Authority, CaStartError> {
-    let memory = config.ca.register.parent();
-    authority::open(&config.ca.authority, memory, crypto).map_err(|error| {
-        let is_final = matches!(error, OpenError::Token { is_final: true, .. });
-        CaStartError { is_final, ..refused(error) }
-    })
+    let memory = config.ca.register.parent().unwrap_or(Path::new("."));
+    authority::open(&config.ca.authority, memory, crypto)
+        .map_err(|error| CaStartError { is_final: error.is_final(), ..refused(error) })
 }
 
 fn refused(error: impl std::error::Error) -> CaStartError {

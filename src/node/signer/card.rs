@@ -1,12 +1,13 @@
-//! A key card: the public part of a validator's key in a token, on its way from whoever made the
-//! key to whoever enrols it.
+//! A key card: the public part of a key on a token, and where it is. Whoever made the key hands it
+//! to whoever enrols it; in an identity's or authority's folder it stands for the key (`key.toml`).
 //!
 //! ```text
 //! algorithm, public_key    what the certificate will name
 //! proof                    signature over "obelisk.key-card.1" | encoded public key
-//! [key] [token]            where the key is, for the signer's configuration
+//! [key] [[token]]          where the key is, standby tokens included, as in a signer's configuration
 //! ```
 //!
+//! Relative paths are relative to the file that is read; a card that is written has whole ones.
 //! The proof shows that whoever made the card can sign with the key: nobody gets a certificate for
 //! another's key.
 
@@ -40,8 +41,8 @@ pub struct KeyCard {
     proof: String,
     /// Where the key is.
     pub key: KeySection,
-    /// The token it is on.
-    pub token: TokenSection,
+    /// The token it is on, then those of its standbys.
+    pub token: Vec<TokenSection>,
 }
 
 impl KeyCard {
@@ -58,39 +59,93 @@ impl KeyCard {
             public_key: hex::encode(public.as_bytes()),
             proof: hex::encode(proof.0),
             key,
-            token,
+            token: vec![token],
         })
     }
 
     /// Reads a card and checks its proof.
     pub fn load(path: &Path, crypto: &Crypto) -> Result<(Self, PublicKey), ConfigError> {
-        let card: Self = parsed(&text_of(path)?, path)?;
-        let public = card.public(crypto).ok_or_else(|| ConfigError::Value {
-            path: path.to_owned(),
-            key: "proof",
-            reason:
-                "the key on the card did not sign it; make the card again with `obelisk crypto \
-                     keygen` or `obelisk crypto card`"
-                    .to_owned(),
-        })?;
-        Ok((card, public))
+        let mut card: Self = parsed(&text_of(path)?, path)?;
+        let whole = std::path::absolute(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        for token in &mut card.token {
+            token.rebase(whole.parent().unwrap_or(&whole));
+        }
+        let public = card.checked(crypto);
+        public.map(|public| (card, public)).map_err(|(key, reason)| {
+            let path = path.to_owned();
+            ConfigError::Value { path, key, reason }
+        })
+    }
+
+    /// The public key, where the card says one place for it and the key has signed it.
+    fn checked(&self, crypto: &Crypto) -> Result<PublicKey, (&'static str, String)> {
+        TokenSection::check_all(&self.token)?;
+        if !self.key.is_on_token() {
+            return Err(("key", "a card is of a key on a token; name the token".to_owned()));
+        }
+        self.key.check(&self.token).map_err(|reason| ("key", reason))?;
+        self.public().filter(|public| self.is_proven(public, crypto)).ok_or_else(|| {
+            let reason = "the key on the card did not sign it; make the card again with `obelisk \
+                          crypto card`";
+            ("proof", reason.to_owned())
+        })
+    }
+
+    /// Adds a token that holds the same key, as another card says it: asked where those before it
+    /// fail.
+    pub fn add_standby(&mut self, other: &Self) {
+        let first = other.key.place();
+        for mut place in std::iter::once(first).chain(other.key.standby.iter().cloned()) {
+            let Some(mut token) = other.token.iter().find(|t| t.name == place.token).cloned()
+            else {
+                continue;
+            };
+            // Copies of a token often have its label.
+            let mut name = token.name.clone();
+            let mut copies = 1;
+            while self.token.iter().any(|known| known.name == name) {
+                copies += 1;
+                name = format!("{}-{copies}", token.name);
+            }
+            place.token.clone_from(&name);
+            token.name = name;
+            self.token.push(token);
+            self.key.standby.push(place);
+        }
+    }
+
+    /// As a folder keeps it. With `credential` a service takes the PIN from that systemd credential,
+    /// and those of standbys from `credential-2`, `credential-3`.
+    pub fn kept(&self, credential: Option<&str>) -> Self {
+        let mut kept = self.clone();
+        for (i, token) in kept.token.iter_mut().enumerate() {
+            if let Some(name) = credential {
+                token.use_credential(name, i);
+            }
+        }
+        kept
     }
 
     /// Writes a new card.
     pub fn store(&self, path: &Path) -> Result<(), MspError> {
         let text = toml::to_string(self).expect("a card is a table of plain values");
-        let head = "# The public part of a key in a token, for `obelisk network create` and `member \
-                    issue`.\n# Nothing in it is secret; the private key never leaves the token.\n";
+        let head = "# The public part of a key on a token, and where it is.\n# Nothing in it is \
+                    secret; the private key never leaves the token.\n";
         msp::write_new(path, format!("{head}{text}").as_bytes(), 0o644)
     }
 
-    fn public(&self, crypto: &Crypto) -> Option<PublicKey> {
+    /// The public key that it names.
+    pub fn public(&self) -> Option<PublicKey> {
         let algorithm = Algorithm::from_name(&self.algorithm)?;
-        let public = PublicKey::new(algorithm, &hex::decode(&self.public_key).ok()?).ok()?;
-        let signature = Signature(hex::decode(&self.proof).ok()?.try_into().ok()?);
-        let message = text(&public);
-        let check = Check { key: &public, message: &message, signature: &signature };
-        crypto.verify(&check).then_some(public)
+        PublicKey::new(algorithm, &hex::decode(&self.public_key).ok()?).ok()
+    }
+
+    fn is_proven(&self, public: &PublicKey, crypto: &Crypto) -> bool {
+        let proof = hex::decode(&self.proof).ok().and_then(|bytes| bytes.try_into().ok());
+        let Some(signature) = proof.map(Signature) else { return false };
+        let message = text(public);
+        crypto.verify(&Check { key: public, message: &message, signature: &signature })
     }
 }
 
@@ -116,10 +171,32 @@ mod tests {
         };
         let (one, other) = (key(Algorithm::EcdsaP256), key(Algorithm::EcdsaP256));
         let section = || KeySection::on_token("t", "01");
-        let card = KeyCard::new(&*one, section(), TokenSection::default()).unwrap();
+        let token = || TokenSection {
+            name: "t".into(),
+            module: "module.so".into(),
+            label: "t".into(),
+            pin: "pin".into(),
+            ..TokenSection::default()
+        };
+        let card = KeyCard::new(&*one, section(), token()).unwrap();
         let path = directory.path().join("card.toml");
         card.store(&path).unwrap();
-        assert_eq!(KeyCard::load(&path, &crypto).unwrap().1, *one.public_key());
+        let (read, public) = KeyCard::load(&path, &crypto).unwrap();
+        assert_eq!(public, *one.public_key());
+        assert_eq!(read.token[0].pin, directory.path().join("pin"));
+        let good = std::fs::read_to_string(&path).unwrap();
+        for (from, to, words) in [
+            ("id = \"01\"", "id = \"0x\"", "hexadecimal"),
+            ("token = \"t\"", "token = \"u\"", "no [[token]] is called"),
+            ("token = \"t\"", "file = \"f\"", "name the token"),
+            ("pin = \"pin\"", "pin = \"pin\"\ncredential = \"pin\"", "PIN file"),
+        ] {
+            assert!(good.contains(from), "{from}: {good}");
+            std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
+            let error = KeyCard::load(&path, &crypto).unwrap_err().to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        std::fs::write(&path, &good).unwrap();
         let stolen = std::fs::read_to_string(&path).unwrap().replace(
             &hex::encode(one.public_key().as_bytes()),
             &hex::encode(other.public_key().as_bytes()),
@@ -127,5 +204,25 @@ mod tests {
         std::fs::write(&path, stolen).unwrap();
         let error = KeyCard::load(&path, &crypto).unwrap_err().to_string();
         assert!(error.contains("did not sign"), "{error}");
+    }
+
+    /// A standby on a token of the same name gets a name of its own; each token its credential.
+    #[test]
+    fn standbys_are_told_apart() {
+        let pkcs8 = (portable::PROVIDER.generate)(Algorithm::EcdsaP256).unwrap();
+        let key = (portable::PROVIDER.load)(Algorithm::EcdsaP256, &pkcs8).unwrap();
+        let token = TokenSection { name: "t".into(), pin: "pin".into(), ..Default::default() };
+        let made = || KeyCard::new(&*key, KeySection::on_token("t", "01"), token.clone()).unwrap();
+        let mut card = made();
+        card.add_standby(&made());
+        card.add_standby(&made());
+        let names = |card: &KeyCard| card.token.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&card), ["t", "t-2", "t-3"]);
+        let places: Vec<_> = card.key.standby.iter().map(|place| place.token.as_str()).collect();
+        assert_eq!(places, ["t-2", "t-3"]);
+        let kept = card.kept(Some("pin"));
+        let credentials: Vec<_> = kept.token.iter().map(|t| t.credential.as_str()).collect();
+        assert_eq!(credentials, ["pin", "pin-2", "pin-3"]);
+        assert!(kept.token.iter().all(|token| token.pin.as_os_str().is_empty()));
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! [[tls]]
 //! name = "org1/validator/tls"
-//! key = { token = "hsm", id = "02" }
+//! key = { token = "hsm", id = "02" }   # or { card = "validator/key.toml" }, an identity folder's
 //!
 //! [[token]]
 //! name = "hsm"
@@ -32,10 +32,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::crypto::routing::Crypto;
 use crate::node::config::ConfigError;
 use crate::node::config::LogSection;
 use crate::node::config::parsed;
 use crate::node::config::text_of;
+use crate::node::signer::card::KeyCard;
 use crate::types::limits;
 use crate::types::signature::Algorithm;
 
@@ -122,12 +124,15 @@ pub struct TlsSection {
 }
 
 /// Where a key is: in a file, or on a token.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeySection {
     /// A PKCS#8 file, mode 0600.
     #[serde(skip_serializing_if = "is_default")]
     pub file: PathBuf,
+    /// A key card, which says the rest and brings its tokens; replaced by them when it is read.
+    #[serde(skip_serializing_if = "is_default")]
+    pub card: PathBuf,
     /// Name of a `[[token]]`.
     #[serde(skip_serializing_if = "is_default")]
     pub token: String,
@@ -163,7 +168,7 @@ pub struct PlaceSection {
 }
 
 /// A token.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenSection {
     /// Name, for `key` and messages.
@@ -233,9 +238,29 @@ impl KeySection {
         !self.token.is_empty()
     }
 
-    fn check(&self, tokens: &[TokenSection]) -> Result<(), String> {
+    /// Puts what a card says in its place, and the card's tokens among the others.
+    fn read_card(&mut self, tokens: &mut Vec<TokenSection>) -> Result<(), ConfigError> {
+        if self.card.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let path = std::mem::take(&mut self.card);
+        if *self != Self::default() {
+            let reason = "a card says where its key is; name nothing beside it".to_owned();
+            return Err(ConfigError::Value { path, key: "key.card", reason });
+        }
+        let (card, _) = KeyCard::load(&path, &Crypto::portable())?;
+        *self = card.key;
+        for token in card.token {
+            if !tokens.contains(&token) {
+                tokens.push(token);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, tokens: &[TokenSection]) -> Result<(), String> {
         if self.is_on_token() != self.file.as_os_str().is_empty() {
-            return Err("name a file, or a token and an id".to_owned());
+            return Err("name a file, a card, or a token and an id".to_owned());
         }
         if !self.is_on_token() {
             return match *self {
@@ -305,6 +330,34 @@ impl ValidatorSection {
 }
 
 impl TokenSection {
+    /// Refuses tokens that cannot be meant, and two of one name.
+    pub(super) fn check_all(tokens: &[Self]) -> Result<(), (&'static str, String)> {
+        for (i, token) in tokens.iter().enumerate() {
+            token.check()?;
+            if tokens[..i].iter().any(|other| other.name == token.name) {
+                return Err(("token.name", format!("two tokens are called {:?}", token.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The PIN comes from a systemd credential: `name` for the first of several tokens, `name-2` for
+    /// the next.
+    pub fn use_credential(&mut self, name: &str, index: usize) {
+        self.pin = PathBuf::new();
+        self.credential = match index {
+            0 => name.to_owned(),
+            index => format!("{name}-{}", index + 1),
+        };
+    }
+
+    /// Its relative paths are relative to the folder `base`.
+    pub(super) fn rebase(&mut self, base: &Path) {
+        for place in [&mut self.module, &mut self.pin] {
+            rebase(place, base);
+        }
+    }
+
     fn check(&self) -> Result<(), (&'static str, String)> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.name.is_empty() || !self.name.chars().all(plain) {
@@ -360,14 +413,16 @@ impl SignerConfig {
             places.push(&mut section.genesis);
             keys.push(&mut section.key);
         }
-        places.extend(keys.into_iter().map(|key| &mut key.file));
-        for token in &mut config.token {
-            places.extend([&mut token.module, &mut token.pin]);
-        }
         for place in places {
-            if place.is_relative() && !place.as_os_str().is_empty() {
-                *place = base.join(&*place);
-            }
+            rebase(place, base);
+        }
+        for token in &mut config.token {
+            token.rebase(base);
+        }
+        for key in keys {
+            rebase(&mut key.file, base);
+            rebase(&mut key.card, base);
+            key.read_card(&mut config.token)?;
         }
         config.check(path)?;
         Ok(config)
@@ -396,12 +451,7 @@ impl SignerConfig {
                 return refuse("validator.name", format!("two validators are called {name:?}"));
             }
         }
-        for (i, token) in self.token.iter().enumerate() {
-            token.check().or_else(|(key, reason)| refuse(key, reason))?;
-            if self.token[..i].iter().any(|other| other.name == token.name) {
-                return refuse("token.name", format!("two tokens are called {:?}", token.name));
-            }
-        }
+        TokenSection::check_all(&self.token).or_else(|(key, reason)| refuse(key, reason))?;
         let keys = self.validator.iter().map(|section| &section.key);
         for key in keys.chain(self.tls.iter().map(|section| &section.key)) {
             key.check(&self.token).or_else(|reason| refuse("key", reason))?;
@@ -413,6 +463,12 @@ impl SignerConfig {
             return refuse("log.format", format!("{:?} is neither text nor json", self.log.format));
         }
         Ok(())
+    }
+}
+
+fn rebase(place: &mut PathBuf, base: &Path) {
+    if place.is_relative() && !place.as_os_str().is_empty() {
+        *place = base.join(&*place);
     }
 }
 

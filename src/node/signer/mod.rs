@@ -273,7 +273,7 @@ fn token_status(_: &Tokens) -> Vec<serde_json::Value> {
 }
 
 #[cfg(not(feature = "pkcs11"))]
-const NO_PKCS11: &str = "this build has no PKCS#11; use one with the feature pkcs11";
+pub(super) const NO_PKCS11: &str = "this build has no PKCS#11; use one with the feature pkcs11";
 
 fn described(keyring: &Keyring) -> Vec<(String, String)> {
     let keys = keyring.keys().map(|held| {
@@ -325,8 +325,9 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
     json!({ "keys": keys, "tokens": tokens, "metrics": metrics.render() }).to_string()
 }
 
-fn fatal(reason: String) {
-    tracing::error!(reason, "the signer stops");
+/// Ends a process whose token's module does not come back.
+pub(super) fn fatal(reason: String) {
+    tracing::error!(reason, "the process stops");
     eprintln!("obelisk: {reason}");
     // Without the destructors of loaded libraries: a call may hang in one of them.
     // SAFETY: ends the process and touches nothing of it.

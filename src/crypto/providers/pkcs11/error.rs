@@ -15,6 +15,7 @@
 //! standby tokens are asked, then the signature is refused.
 
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
 use cryptoki::error::Error as Pkcs11Error;
@@ -23,12 +24,15 @@ use cryptoki::error::RvError;
 /// Why a token or its key cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The library cannot be loaded or started.
+    /// The library cannot be loaded.
     #[error(
         "the PKCS#11 module {path} cannot be used: {reason}; name the vendor's library, as in \
          /usr/lib/softhsm/libsofthsm2.so"
     )]
     Module { path: PathBuf, reason: String },
+    /// The library was loaded and cannot be initialised.
+    #[error("the PKCS#11 module {path} does not start: {reason}; {fix}")]
+    Start { path: PathBuf, reason: String, fix: &'static str },
     /// Others could replace the library.
     #[error(
         "the PKCS#11 module {path} can be changed by others ({fault}); it must belong to root or \
@@ -138,12 +142,33 @@ impl TokenError {
         matches!(self, Self::Pin { .. })
     }
 
-    pub(super) fn pin_file(token: &str, path: &std::path::Path, error: &io::Error) -> Self {
+    /// A failed C_Initialize. openCryptoki wants its group pkcs11 twice: it looks for the user in the
+    /// database of groups (CKR_FUNCTION_FAILED), and attaches its daemon's memory with the process's
+    /// groups (CKR_HOST_MEMORY, also where the daemon does not run).
+    pub(super) fn start(path: &Path, error: &Pkcs11Error) -> Self {
+        let is_theirs = path.to_string_lossy().to_lowercase().contains("opencryptoki");
+        let fix = match error {
+            Pkcs11Error::Pkcs11(RvError::FunctionFailed, _) if is_theirs => OPENCRYPTOKI_USER,
+            Pkcs11Error::Pkcs11(RvError::HostMemory, _) if is_theirs => OPENCRYPTOKI_PROCESS,
+            _ => START_FIX,
+        };
+        Self::Start { path: path.to_owned(), reason: error.to_string(), fix }
+    }
+
+    pub(super) fn pin_file(token: &str, path: &Path, error: &io::Error) -> Self {
         let (token, path) = (token.to_owned(), path.to_owned());
         let reason = format!("{error}; write the PIN into it, mode 0400");
         Self::PinFile { token, path, reason }
     }
 }
+
+const OPENCRYPTOKI_USER: &str = "openCryptoki finds this user in the database of groups: `usermod \
+                                 -aG pkcs11 USER`, then log in anew or restart the service";
+const OPENCRYPTOKI_PROCESS: &str = "start openCryptoki's daemon, `systemctl start pkcsslotd`; where it \
+                                    runs, the process lacks the group pkcs11: log in anew, in a unit \
+                                    SupplementaryGroups=pkcs11 (drop-in token-crypto-express.conf)";
+const START_FIX: &str = "look at what the vendor's library needs: its configuration, its daemon, the \
+                         groups of this user";
 
 /// A step of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -310,6 +335,24 @@ mod tests {
         assert_eq!(next_rung(&Fault::Wrong, &[Rung::Key]), None);
         let full = Fault::Typed(TokenError::Full { token: "t".into() });
         assert_eq!(rungs(&full), [Rung::Pause, Rung::Module]);
+    }
+
+    /// openCryptoki's missing group is told from its missing daemon, another module's trouble from both.
+    #[test]
+    fn a_module_that_does_not_start_has_a_fix() {
+        let fault = |value| Pkcs11Error::Pkcs11(value, Function::Initialize);
+        let (theirs, other) =
+            ("/usr/lib/opencryptoki/libopencryptoki.so.0", "/usr/lib/libtoken.so");
+        for (path, value, words) in [
+            (theirs, RvError::FunctionFailed, "usermod -aG pkcs11 USER"),
+            (theirs, RvError::HostMemory, "SupplementaryGroups=pkcs11"),
+            (theirs, RvError::HostMemory, "start pkcsslotd"),
+            (theirs, RvError::GeneralError, "vendor's library"),
+            (other, RvError::FunctionFailed, "vendor's library"),
+        ] {
+            let text = TokenError::start(Path::new(path), &fault(value)).to_string();
+            assert!(text.contains("does not start") && text.contains(words), "{text}");
+        }
     }
 
     /// Each return value about the PIN stops, none about sessions does.

@@ -28,6 +28,7 @@ use crate::crypto::providers::pkcs11::object::Found;
 use crate::crypto::providers::pkcs11::pool::Pool;
 use crate::crypto::providers::pkcs11::pool::Target;
 use crate::crypto::providers::pkcs11::token::Token;
+use crate::types::limits;
 use crate::types::signature::Algorithm;
 use crate::types::signature::PublicKey;
 use crate::types::signature::Signature;
@@ -210,7 +211,7 @@ fn with_session<T>(
 ) -> Result<T, TokenError> {
     let token = pool.token();
     let name = &token.config.name;
-    let until = Instant::now() + START_PATIENCE;
+    let until = Instant::now() + Duration::from_millis(limits::TOKEN_START_MS);
     let inside = token.module.enter(until).map_err(|error| {
         let reason = match error {
             GateError::Stuck => "its module does not answer".to_owned(),
@@ -243,5 +244,4 @@ fn no_token(token: &str, reason: &str) -> TokenError {
     TokenError::Call { token: token.to_owned(), reason: reason.to_owned() }
 }
 
-const START_PATIENCE: Duration = Duration::from_secs(10);
 const FULL_PAUSE: Duration = Duration::from_millis(250);

@@ -24,6 +24,7 @@ use std::time::Instant;
 use cryptoki::context::CInitializeArgs;
 use cryptoki::context::CInitializeFlags;
 use cryptoki::context::Pkcs11;
+use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::slot::Slot;
 use nix::unistd::geteuid;
 
@@ -79,7 +80,7 @@ impl Module {
         let refused = |reason: String| TokenError::Module { path: path.to_owned(), reason };
         check_file(path)?;
         let context = Pkcs11::new(path).map_err(|error| refused(error.to_string()))?;
-        initialise(&context).map_err(refused)?;
+        initialise(&context).map_err(|error| TokenError::start(path, &error))?;
         let state = State {
             inside: 0,
             closed: false,
@@ -175,7 +176,7 @@ impl Module {
         state.pause = (state.pause * 2).min(Duration::from_millis(limits::TOKEN_REST_MS_MAX));
         self.changed.notify_all();
         tracing::warn!(module = %self.path.display(), ok = done.is_ok(), "initialised anew");
-        done.map_err(GateError::Refused)
+        done.map_err(|error| GateError::Refused(error.to_string()))
     }
 
     /// Finalises for good, where no call is under way; with one, the library is left as it is.
@@ -215,9 +216,8 @@ impl std::fmt::Debug for Module {
     }
 }
 
-fn initialise(context: &Pkcs11) -> Result<(), String> {
-    let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
-    context.initialize(arguments).map_err(|error| error.to_string())
+fn initialise(context: &Pkcs11) -> Result<(), Pkcs11Error> {
+    context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
 }
 
 /// Refuses a library that others can change and one that traces PINs, whatever its name.
