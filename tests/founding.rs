@@ -25,25 +25,47 @@ use crate::signer::softhsm::PIN;
 use crate::signer::softhsm::SoftHsm;
 
 /// Commands with the environment of a token.
-fn with(environment: &[(String, String)], arguments: &[&str]) -> Output {
+pub fn with(environment: &[(String, String)], arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).envs(environment.iter().cloned()).stdin(Stdio::null());
     command.output().expect("the binary starts")
 }
 
-fn made(environment: &[(String, String)], arguments: &[&str]) -> String {
+pub fn made(environment: &[(String, String)], arguments: &[&str]) -> String {
     let output = with(environment, arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {errors}");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-struct Killed(Child);
+/// A membership service, ended with the value.
+pub struct Service {
+    process: Child,
+    pub url: String,
+}
 
-impl Drop for Killed {
+impl Service {
+    pub fn start(config: &Path, environment: &[(String, String)]) -> Self {
+        let log = config.with_extension("log");
+        let mut process = Command::new(BINARY)
+            .args(["--json", "ca", "serve", "--config", &text(config)])
+            .envs(environment.iter().cloned())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .expect("the service starts");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("{}", fs::read_to_string(&log).unwrap()));
+        Self { process, url: format!("https://{}", said["address"].as_str().unwrap()) }
+    }
+}
+
+impl Drop for Service {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -78,20 +100,8 @@ impl Organisation {
     /// Serves, registers and enrols the members over the network, then stops.
     fn enrol(&self) {
         let config = self.at("ca/ca.toml");
-        let log = fs::File::create(self.folder.join("ca.log")).unwrap();
-        let mut process = Command::new(BINARY)
-            .args(["--json", "ca", "serve", "--config", &config])
-            .envs(self.environment.iter().cloned())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the service starts");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let _service = Killed(process);
-        let said: serde_json::Value = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("{}", fs::read_to_string(self.at("ca.log")).unwrap()));
-        let url = format!("https://{}", said["address"].as_str().unwrap());
+        let service = Service::start(Path::new(&config), &self.environment);
+        let url = &service.url;
         let root = self.at("ca/authority/root.pem");
         for role in ["validator", "client", "admin"] {
             let (secret, out) = (self.at(&format!("{role}.secret")), self.at(role));
@@ -99,7 +109,7 @@ impl Organisation {
             let host = ["--host", "127.0.0.1", "--role", role];
             done(&[&["ca", "register", role], &host[..], &place].concat());
             let who = ["--name", role, "--role", role, "--secret-file", &secret, "--out", &out];
-            done(&[&["member", "enrol", "--ca", &url, "--ca-cert", &root], &who[..]].concat());
+            done(&[&["member", "enrol", "--ca", url, "--ca-cert", &root], &who[..]].concat());
         }
     }
 
@@ -264,7 +274,7 @@ fn an_authority_on_a_token_fails_closed() {
     let output = with(&[], &serve);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{errors}");
-    assert!(errors.contains("the authority's token"), "{errors}");
+    assert!(errors.contains("the authority's key"), "{errors}");
     let key = authority.join("key.pem");
     fs::write(&key, fs::read(bank.folder.join("alice/key.pem")).unwrap()).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();

@@ -13,6 +13,8 @@ mod cluster;
 mod contracts;
 mod crash;
 mod creators;
+#[cfg(all(feature = "cli", feature = "pkcs11"))]
+mod custody;
 mod decoders;
 #[cfg(feature = "cli")]
 mod demo;

@@ -39,7 +39,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A signer process; dropped, it is killed.
-struct SignerProcess {
+pub struct SignerProcess {
     child: Child,
     config: PathBuf,
     environment: Vec<(String, String)>,
@@ -47,7 +47,7 @@ struct SignerProcess {
 
 impl SignerProcess {
     /// Starts it and waits until its socket answers.
-    fn start(config: &Path, socket: &Path, environment: &[(String, String)]) -> Self {
+    pub fn start(config: &Path, socket: &Path, environment: &[(String, String)]) -> Self {
         let child = spawn(config, environment);
         let mut signer =
             Self { child, config: config.to_owned(), environment: environment.to_vec() };

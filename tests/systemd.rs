@@ -108,7 +108,7 @@ fn units_call_what_exists() {
     for command in commands {
         assert!(tree.get_subcommands().any(|sub| sub.get_name() == command), "{command}");
     }
-    for name in ["signer-crypto-express.conf", "node-processors.conf"] {
+    for name in ["token-crypto-express.conf", "node-processors.conf"] {
         let text = fs::read_to_string(folder().join("drop-ins").join(name)).unwrap();
         assert!(text.starts_with("# For obelisk") && text.contains("[Service]"), "{name}");
     }

@@ -91,7 +91,7 @@ umount "$out/root/proc"
 [ -z "${failed:-}" ]
 install -m 755 "$here/story.sh" "$here/../../contracts/wasm/asset.wasm" "$out/root/root/"
 install -m 755 "$here/$story.sh" "$out/root/root/run"
-install -m 644 "$here/../../systemd/drop-ins/signer-crypto-express.conf" "$out/root/root/"
+install -m 644 "$here/../../systemd/drop-ins/token-crypto-express.conf" "$out/root/root/"
 install -D -m 755 "$here/../../tests/tokens/run.sh" "$out/root/root/tokens/run.sh"
 units="$out/root/etc/systemd/system"
 install -m 644 "$here/obelisk-story.service" "$units/"

@@ -38,7 +38,7 @@ obelisk network create --out $net --validators 1 --signer process --validator-ke
 configure $org
 drop=/etc/systemd/system/obelisk-signer@$org.service.d
 mkdir -p $drop
-cp /root/signer-crypto-express.conf $drop/token.conf
+cp /root/token-crypto-express.conf $drop/token.conf
 cat $drop/token.conf
 systemctl daemon-reload
 

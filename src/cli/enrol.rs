@@ -5,8 +5,9 @@
 //! ```
 //!
 //! With `--key-card` the enrolment key is on a token: it signs the request there, and the folder has
-//! `key.toml`, a copy of the card, in place of `key.pem`. Keys are on disk before the service is asked. A run that broke off is run again: it finds its
-//! keys, sends the same request, and gets the same certificates.
+//! `key.toml`, a copy of the card, in place of `key.pem`. Keys and card are on disk before the
+//! service is asked. A run that broke off is run again: it finds its keys, sends the same request,
+//! and gets the same certificates.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

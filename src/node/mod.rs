@@ -2,8 +2,8 @@
 //!
 //! `config` is the file an operator writes, `assembly` wires every part, top to bottom, `lifecycle`
 //! runs it until a signal or a failure ends it. `signer` does the same for the process that holds
-//! the keys, `ca` for the membership service. `key` opens the key of a folder. `placement` is what a node takes of the machine,
-//! `service` what it tells systemd.
+//! the keys, `ca` for the membership service. `key` opens the key of a folder. `placement` is what a
+//! node takes of the machine, `service` what it tells systemd.
 
 #[cfg(feature = "rest")]
 pub mod assembly;

@@ -322,15 +322,7 @@ fn a_standby_token_with_the_same_key_takes_over() {
         let card = obelisk::node::signer::card::KeyCard::load(&card, &Crypto::portable());
         public = Some(card.unwrap().1);
     }
-    let slots = std::process::Command::new(super::BINARY)
-        .args(["--json", "crypto", "list", "--module"])
-        .arg(&hsm.module)
-        .envs(hsm.environment.iter().cloned())
-        .output()
-        .unwrap();
-    let slots: Value = serde_json::from_slice(&slots.stdout).unwrap();
-    let first = slots.as_array().unwrap().iter().find(|row| row["label"] == "obelisk").unwrap();
-    let first = first["slot"].as_u64().unwrap();
+    let first = hsm.slot("obelisk");
     let tokens = format!("{}{}", hsm.token_section("obelisk"), hsm.token_section("spare"));
     let standby = ", standby = [{ token = \"spare\", id = \"01\", imported = true }]";
     let mut bench = Bench::start(hsm, public.unwrap(), standby, &tokens);

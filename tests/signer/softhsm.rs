@@ -87,6 +87,16 @@ impl SoftHsm {
         run(command.envs(self.environment.iter().cloned()));
     }
 
+    /// The slot of a token, as the module numbers it.
+    pub fn slot(&self, label: &str) -> u64 {
+        let mut list = Command::new(BINARY);
+        list.args(["--json", "crypto", "list", "--module"]).arg(&self.module);
+        let output = list.envs(self.environment.iter().cloned()).output().unwrap();
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["label"] == label).unwrap();
+        row["slot"].as_u64().unwrap()
+    }
+
     /// What p11-fault breaks from now on.
     pub fn script(&self, faults: &str) {
         let home = self.directory.path().join("fault");

@@ -210,6 +210,10 @@ pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
             let fix = "name the id of its copy; a standby holds the very same key";
             return Err(Failure::new(Exit::Refused, cause, fix));
         }
+        if first.token.iter().any(|known| known.is_same(&card.token[0])) {
+            let cause = format!("the token {} is on the card already", card.key.token);
+            return Err(Failure::usage(cause, "name another token, which holds a copy of the key"));
+        }
         first.add_standby(&card);
         card = first;
     }

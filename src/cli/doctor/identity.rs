@@ -198,6 +198,10 @@ fn custody(scope: &Scope) -> Answer {
             "with the signer, and a copy lies in the identity folder",
             format!("shred -u {}", config.node.identity.join("key.pem").display()),
         ),
+        (SignerMode::Embedded, _) if scope.members()?.enrolment.card().is_some() => Finding::error(
+            "on a token, and this node signs itself: it cannot",
+            "set signer.mode = \"process\" and name the card in signer.toml (docs/signer.md)",
+        ),
         (SignerMode::Embedded, _) => {
             Finding::note("a file on this disk: whoever copies the disk has the key")
         }

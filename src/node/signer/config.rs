@@ -248,7 +248,15 @@ impl KeySection {
             let reason = "a card says where its key is; name nothing beside it".to_owned();
             return Err(ConfigError::Value { path, key: "key.card", reason });
         }
-        let (card, _) = KeyCard::load(&path, &Crypto::portable())?;
+        let read = KeyCard::load(&path, &Crypto::portable());
+        let (card, _) = read.map_err(|error| match error {
+            ConfigError::Read { path, source } => {
+                let reason =
+                    format!("cannot read it: {source}; name a card, as a folder's key.toml");
+                ConfigError::Value { path, key: "key.card", reason }
+            }
+            error => error,
+        })?;
         *self = card.key;
         for token in card.token {
             if !tokens.contains(&token) {
@@ -339,6 +347,12 @@ impl TokenSection {
             }
         }
         Ok(())
+    }
+
+    /// Whether both say the same token, whatever they call it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.module, &self.label, &self.serial, self.slot)
+            == (&other.module, &other.label, &other.serial, other.slot)
     }
 
     /// The PIN comes from a systemd credential: `name` for the first of several tokens, `name-2` for
@@ -549,6 +563,42 @@ mod tests {
             let text = GOOD.replace(from, to);
             let error = SignerConfig::parse(&text, Path::new("signer.toml")).unwrap_err();
             assert!(error.to_string().contains(words), "{words}: {error}");
+        }
+    }
+
+    /// A card stands for its key and brings its tokens, once; beside other words, and where it is not
+    /// there, it is refused.
+    #[test]
+    fn a_card_says_where_its_key_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let pkcs8 = Crypto::portable().generate(Algorithm::Ed25519).unwrap();
+        let key = Crypto::portable().load(Algorithm::Ed25519, &pkcs8).unwrap();
+        let token = TokenSection {
+            name: "hsm".into(),
+            module: "/usr/lib/softhsm/libsofthsm2.so".into(),
+            label: "obelisk".into(),
+            pin: at("pin"),
+            ..TokenSection::default()
+        };
+        let place = KeySection::on_token("hsm", "01");
+        KeyCard::new(&*key, place.clone(), token).unwrap().store(&at("key.toml")).unwrap();
+        let (given, named) = GOOD.split_once("key = ").unwrap();
+        let rest = named.split_once('\n').unwrap().1;
+        let with = |key: &str, rest: &str| {
+            SignerConfig::parse(&format!("{given}key = {key}\n{rest}"), &at("signer.toml"))
+        };
+        for tokens in ["", rest] {
+            let config = with("{ card = \"key.toml\" }", tokens).unwrap();
+            assert_eq!((&config.validator[0].key, config.token.len()), (&place, 1));
+        }
+        for (key, rest, words) in [
+            ("{ card = \"key.toml\", id = \"01\" }", "", "nothing beside it"),
+            ("{ card = \"none.toml\" }", "", "cannot read it"),
+            ("{ card = \"key.toml\" }", &*rest.replace("label", "serial"), "two tokens are called"),
+        ] {
+            let error = with(key, rest).unwrap_err().to_string();
+            assert!(error.contains(words), "{words}: {error}");
         }
     }
 }

@@ -60,9 +60,9 @@ pub enum TokenError {
     /// The token refused the PIN, or would lock.
     #[error(
         "token {token}: {reason}; nothing is tried again, since every try brings a lock nearer: \
-         correct the PIN and write its file anew, then start again"
+         correct the PIN and {then}, then start again"
     )]
-    Pin { token: String, reason: String },
+    Pin { token: String, reason: String, then: String },
     /// No such key.
     #[error(
         "token {token} has no private key with {select}; it has {present}. Make one: obelisk \

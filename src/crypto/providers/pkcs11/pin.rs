@@ -7,7 +7,8 @@
 //!
 //! Never an argument, never an environment variable, never a log line. A refused PIN leaves a
 //! record of the file's identity (not of its content) in the signer's directory: a service manager
-//! that starts the process again and again must not lock the token.
+//! that starts the process again and again must not lock the token. systemd makes a credential's file
+//! anew at each start, so it has no identity: its record holds until somebody removes it.
 
 use std::fs;
 use std::fs::Metadata;
@@ -58,13 +59,19 @@ impl PinSource {
         let found = file.metadata().map_err(failed)?;
         self.check_mode(token, &path, &found)?;
         if let Some(marker) = memory.map(|memory| marker(memory, token))
-            && fs::read_to_string(&marker).is_ok_and(|text| text.trim() == identity(&found))
+            && fs::read_to_string(&marker).is_ok_and(|text| text.trim() == self.identity(&found))
         {
-            let reason = format!(
-                "its PIN in {} was refused before and the file is still the same",
-                path.display()
-            );
-            return Err(TokenError::Pin { token: token.to_owned(), reason });
+            let reason = match self {
+                Self::File(_) => format!(
+                    "its PIN in {} was refused before and the file is still the same",
+                    path.display()
+                ),
+                Self::Credential(name) => {
+                    format!("its PIN, the credential {name}, was refused before")
+                }
+            };
+            let then = self.remedy(token, memory);
+            return Err(TokenError::Pin { token: token.to_owned(), reason, then });
         }
         let mut text = Zeroizing::new(String::with_capacity(limits::PIN_BYTES_MAX + 2));
         let limit = limits::PIN_BYTES_MAX as u64 + 2;
@@ -84,9 +91,30 @@ impl PinSource {
             .place(token)
             .map_err(|error| io::Error::other(error.to_string()))
             .and_then(fs::metadata)
-            .and_then(|found| fs::write(marker(memory, token), identity(&found)));
+            .and_then(|found| fs::write(marker(memory, token), self.identity(&found)));
         if let Err(error) = written {
             tracing::warn!(%error, token, "cannot remember that the PIN was refused");
+        }
+    }
+
+    /// What an operator does with a corrected PIN, so that it is tried.
+    pub(super) fn remedy(&self, token: &str, memory: Option<&Path>) -> String {
+        match (self, memory) {
+            (Self::Credential(_), Some(memory)) => {
+                format!("remove {}", marker(memory, token).display())
+            }
+            _ => "write its file anew".to_owned(),
+        }
+    }
+
+    /// Tells this file from a later one of the same name; nothing about its content.
+    fn identity(&self, found: &Metadata) -> String {
+        match self {
+            Self::Credential(_) => "credential".to_owned(),
+            Self::File(_) => {
+                let (seconds, nanos) = (found.mtime(), found.mtime_nsec());
+                format!("{}:{}:{seconds}.{nanos:09}", found.dev(), found.ino())
+            }
         }
     }
 
@@ -112,12 +140,6 @@ impl PinSource {
 
 fn marker(memory: &Path, token: &str) -> PathBuf {
     memory.join(format!("{token}.pin-refused"))
-}
-
-/// Tells this file from a later one of the same name; nothing about its content.
-fn identity(found: &Metadata) -> String {
-    let (seconds, nanos) = (found.mtime(), found.mtime_nsec());
-    format!("{}:{}:{seconds}.{nanos:09}", found.dev(), found.ino())
 }
 
 #[cfg(test)]

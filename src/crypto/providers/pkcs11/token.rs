@@ -129,7 +129,8 @@ impl Token {
     fn log_in(&self, session: &Session, slot: Slot, login: &mut Login) -> Result<(), Fault> {
         let (name, memory) = (&self.config.name, self.config.memory.as_deref());
         let stop = |login: &mut Login, reason: String| {
-            let stopped = TokenError::Pin { token: name.clone(), reason };
+            let (token, then) = (name.clone(), self.config.pin.remedy(name, memory));
+            let stopped = TokenError::Pin { token, reason, then };
             tracing::error!(error = %stopped, "a token is not used any more");
             login.stopped = Some(stopped.clone());
             Err(Fault::Typed(stopped))
