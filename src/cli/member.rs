@@ -269,15 +269,16 @@ fn issue(issue: &Issue, context: &Context) -> Result<(), Failure> {
     })?;
     let root = authority.root().der.clone();
     let roots = roots(issue.genesis.as_deref(), authority.root())?;
+    if let Some(card) = card {
+        msp::make_folder(&issue.out).map_err(|error| msp_failure(&error))?;
+        let card = card.kept(issue.card.credential.as_deref());
+        card.store(&issue.out.join(msp::CARD)).map_err(|error| msp_failure(&error))?;
+    }
     let pair = |certificate, key| KeyPair { certificate, key, folder: PathBuf::new() };
     let tls = Some(pair(tls, Some(tls_key)));
     Msp { enrolment: pair(enrolment.clone(), enrolment_key), root, roots, tls }
         .store(&issue.out)
         .map_err(|error| msp_failure(&error))?;
-    if let Some(card) = card {
-        let card = card.kept(issue.card.credential.as_deref());
-        card.store(&issue.out.join(msp::CARD)).map_err(|error| msp_failure(&error))?;
-    }
     let folder = Cell::Text(issue.out.display().to_string());
     describe(&enrolment, vec![("folder", folder)], context)
 }

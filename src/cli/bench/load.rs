@@ -200,9 +200,11 @@ impl Target {
         let network =
             Network::new(genesis, crypto.clone()).map_err(|e| link::client_failure(&e))?;
         let msp = load_msp(&profile.identity)?;
-        let admin = load_msp(profile.admin.as_ref().unwrap_or(&profile.identity))?;
         let client = link::identity(&msp, &crypto)?;
-        let admin = link::identity(&admin, &crypto)?;
+        let admin = match &profile.admin {
+            None => client.clone(),
+            Some(folder) => link::identity(&load_msp(folder)?, &crypto)?,
+        };
         let mut clients = Vec::new();
         for address in &profile.grpc {
             clients.push(ready(address, &network, &msp).await?);

@@ -152,7 +152,12 @@ impl TokenError {
             Pkcs11Error::Pkcs11(RvError::HostMemory, _) if is_theirs => OPENCRYPTOKI_PROCESS,
             _ => START_FIX,
         };
-        Self::Start { path: path.to_owned(), reason: error.to_string(), fix }
+        // The texts for return values are paragraphs, and here the wrong ones.
+        let reason = match error {
+            Pkcs11Error::Pkcs11(value, _) => format!("C_Initialize answers {value:?}"),
+            other => other.to_string(),
+        };
+        Self::Start { path: path.to_owned(), reason, fix }
     }
 
     pub(super) fn pin_file(token: &str, path: &Path, error: &io::Error) -> Self {
@@ -164,7 +169,7 @@ impl TokenError {
 
 const OPENCRYPTOKI_USER: &str = "openCryptoki finds this user in the database of groups: `usermod \
                                  -aG pkcs11 USER`, then log in anew or restart the service";
-const OPENCRYPTOKI_PROCESS: &str = "start openCryptoki's daemon, `systemctl start pkcsslotd`; where it \
+const OPENCRYPTOKI_PROCESS: &str = "start openCryptoki's daemon, `systemctl start pkcsslotd`. Where it \
                                     runs, the process lacks the group pkcs11: log in anew, in a unit \
                                     SupplementaryGroups=pkcs11 (drop-in token-crypto-express.conf)";
 const START_FIX: &str = "look at what the vendor's library needs: its configuration, its daemon, the \
@@ -351,7 +356,8 @@ mod tests {
             (other, RvError::FunctionFailed, "vendor's library"),
         ] {
             let text = TokenError::start(Path::new(path), &fault(value)).to_string();
-            assert!(text.contains("does not start") && text.contains(words), "{text}");
+            assert!(text.contains("does not start: C_Initialize answers"), "{text}");
+            assert!(text.contains(words) && text.matches("; ").count() == 1, "{text}");
         }
     }
 
