@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cli::Running;
 use crate::cli::done;
@@ -310,4 +312,32 @@ fn a_refused_credential_is_not_tried_again() {
     }
     fs::remove_file(&marker).unwrap();
     let _service = Service::start(&ca.join("ca.toml"), &hsm.environment);
+}
+
+/// While a slow token is opened, the membership service asks the service manager for more time and
+/// says what it does; then it is ready.
+#[test]
+fn a_slow_token_is_no_hang() {
+    let Some(mut hsm) = SoftHsm::faulty() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (card, _) = hsm.keygen("obelisk", "ca", "p256");
+    let (ca, shown) = (dir.path().join("ca"), text(&card));
+    let init = ["ca", "init", "--organisation", "bank", "--out", &text(&ca), "--key-card", &shown];
+    made(&hsm.environment, &[&init[..], &["--listen", "127.0.0.1:0"]].concat());
+    let place = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&place).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    hsm.environment.push(("NOTIFY_SOCKET".to_owned(), text(&place)));
+    hsm.script("fault initialize do=latency ms=3500");
+    let _service = Service::start(&ca.join("ca.toml"), &hsm.environment);
+    let mut heard: Vec<String> = Vec::new();
+    let mut buffer = [0; 4096];
+    while !heard.last().is_some_and(|message| message.contains("READY=1")) {
+        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {heard:?}"));
+        heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    let asked = |message: &&String| {
+        message.contains("opening the authority's key") && message.contains("EXTEND_TIMEOUT_USEC=")
+    };
+    assert!(heard.iter().filter(asked).count() >= 2, "{heard:?}");
 }
