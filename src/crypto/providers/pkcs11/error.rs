@@ -142,14 +142,14 @@ impl TokenError {
         matches!(self, Self::Pin { .. })
     }
 
-    /// A failed C_Initialize. openCryptoki wants its group pkcs11 twice: it looks for the user in the
-    /// database of groups (CKR_FUNCTION_FAILED), and attaches its daemon's memory with the process's
-    /// groups (CKR_HOST_MEMORY, also where the daemon does not run).
+    /// A failed C_Initialize. openCryptoki asks twice for its group pkcs11: the process must have it
+    /// (else CKR_FUNCTION_FAILED), and the database of groups must list the user (else
+    /// CKR_HOST_MEMORY, which also says that its daemon does not run). Tried with 3.8.1.
     pub(super) fn start(path: &Path, error: &Pkcs11Error) -> Self {
         let is_theirs = path.to_string_lossy().to_lowercase().contains("opencryptoki");
         let fix = match error {
-            Pkcs11Error::Pkcs11(RvError::FunctionFailed, _) if is_theirs => OPENCRYPTOKI_USER,
-            Pkcs11Error::Pkcs11(RvError::HostMemory, _) if is_theirs => OPENCRYPTOKI_PROCESS,
+            Pkcs11Error::Pkcs11(RvError::FunctionFailed, _) if is_theirs => OPENCRYPTOKI_PROCESS,
+            Pkcs11Error::Pkcs11(RvError::HostMemory, _) if is_theirs => OPENCRYPTOKI_USER,
             _ => START_FIX,
         };
         // The texts for return values are paragraphs, and here the wrong ones.
@@ -167,11 +167,12 @@ impl TokenError {
     }
 }
 
-const OPENCRYPTOKI_USER: &str = "openCryptoki finds this user in the database of groups: `usermod \
-                                 -aG pkcs11 USER`, then log in anew or restart the service";
-const OPENCRYPTOKI_PROCESS: &str = "start openCryptoki's daemon, `systemctl start pkcsslotd`. Where it \
-                                    runs, the process lacks the group pkcs11: log in anew, in a unit \
-                                    SupplementaryGroups=pkcs11 (drop-in token-crypto-express.conf)";
+const OPENCRYPTOKI_PROCESS: &str = "the process lacks openCryptoki's group: `usermod -aG pkcs11 USER`, \
+                                    then log in anew or restart the service, in a unit with \
+                                    SupplementaryGroups=pkcs11, as in token-crypto-express.conf";
+const OPENCRYPTOKI_USER: &str = "start openCryptoki's daemon, `systemctl start pkcsslotd`. Where it \
+                                 runs, the database of groups lacks this user, and \
+                                 SupplementaryGroups= is not enough: `usermod -aG pkcs11 USER`";
 const START_FIX: &str = "look at what the vendor's library needs: its configuration, its daemon, the \
                          groups of this user";
 
@@ -349,8 +350,8 @@ mod tests {
         let (theirs, other) =
             ("/usr/lib/opencryptoki/libopencryptoki.so.0", "/usr/lib/libtoken.so");
         for (path, value, words) in [
-            (theirs, RvError::FunctionFailed, "usermod -aG pkcs11 USER"),
-            (theirs, RvError::HostMemory, "SupplementaryGroups=pkcs11"),
+            (theirs, RvError::FunctionFailed, "SupplementaryGroups=pkcs11"),
+            (theirs, RvError::HostMemory, "usermod -aG pkcs11 USER"),
             (theirs, RvError::HostMemory, "start pkcsslotd"),
             (theirs, RvError::GeneralError, "vendor's library"),
             (other, RvError::FunctionFailed, "vendor's library"),
