@@ -112,8 +112,8 @@ guest() {
     esac
     story=${2:-network}
     case "$story" in
-    network | token) ;;
-    *) say "network or token? ./dev qemu $1 network" && exit 2 ;;
+    network | token | pinned) ;;
+    *) say "network, token or pinned? ./dev qemu $1 network" && exit 2 ;;
     esac
     # From Debian 13 on s390x has a package of its own.
     ! apt-cache show "qemu-system-$1" >/dev/null 2>&1 || from="qemu-system-$1"

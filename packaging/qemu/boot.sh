@@ -2,10 +2,11 @@
 # Boots Debian, mostly of another architecture, in QEMU, with the package installed and systemd, and has it run a story. As
 # root, since it makes a root file system:
 #
-#   packaging/qemu/boot.sh s390x|ppc64le|x86_64 PACKAGE.deb network|token [FOLDER]
+#   packaging/qemu/boot.sh s390x|ppc64le|x86_64 PACKAGE.deb network|token|pinned [FOLDER]
 #
 # network: four validators, one with a SoftHSM token, on Debian 12 (network.sh); token: openCryptoki's software token on Debian 13,
-# whose version is the first that signs with what is used here (token.sh).
+# whose version is the first that signs with what is used here (token.sh); pinned: one validator with eight cores to itself, on Debian
+# 12 (pinned.sh).
 #
 # FOLDER (default target/qemu/ARCH-STORY) gets console.log, report.txt, journal.txt and one validator's data directory. Kernel,
 # initial file system and an empty root tree are kept in the user's cache; removing that is always safe.
@@ -34,9 +35,10 @@ x86_64)
 *) echo "boot.sh: s390x, ppc64le or x86_64" >&2 && exit 2 ;;
 esac
 case "$story" in
-network) release=$RELEASE root=root more='' ;;
-token) release=trixie root=root-token more=,opencryptoki,procps ;;
-*) echo "boot.sh: network or token" >&2 && exit 2 ;;
+network) release=$RELEASE root=root more='' cores=2 ;;
+pinned) release=$RELEASE root=root more='' cores=8 ;;
+token) release=trixie root=root-token more=,opencryptoki,procps cores=2 ;;
+*) echo "boot.sh: network, token or pinned" >&2 && exit 2 ;;
 esac
 cache="$CACHE/qemu/$deb"
 say() { printf '%s\n' "$*" >&2; }
@@ -110,7 +112,7 @@ boot() { # ACCELERATOR CPU MEMORY OPTIONS...
     accelerator=$1 model=$2 memory=$3
     shift 3
     # shellcheck disable=SC2086
-    exec $machine -accel "$accelerator" -cpu "$model" -m "$memory" -smp 2 -nographic -nic none -no-reboot -kernel "$cache/vmlinux" \
+    exec $machine -accel "$accelerator" -cpu "$model" -m "$memory" -smp "$cores" -nographic -nic none -no-reboot -kernel "$cache/vmlinux" \
         -initrd "$cache/initrd" -append "console=$console rw quiet" "$@" < /dev/null
 }
 # KVM where the host is of the architecture and a guest without a disk, which switches itself off, gets to its end with it.

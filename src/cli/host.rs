@@ -22,6 +22,7 @@ use crate::host::devices::Place;
 use crate::host::pinning;
 use crate::host::pinning::Part;
 use crate::host::pinning::Placed;
+use crate::host::pinning::Plan;
 use crate::host::profile;
 use crate::host::profile::ProfileError;
 use crate::host::profile::compare::Compared;
@@ -315,7 +316,9 @@ impl Machine {
             plan.parts.iter().map(|(part, on)| format!("{}: {}", part.name(), tree::to_list(on)));
         fields.push(("cores", lines(parts.collect())));
         if !threads.is_empty() {
-            fields.push(("running on", lines(threads.iter().map(thread_line).collect())));
+            let plan = &self.placement.plan;
+            let line = |thread| thread_line(thread, plan);
+            fields.push(("running on", lines(threads.iter().map(line).collect())));
         }
         fields.push(("remarks", lines(host.remarks.clone())));
         fields
@@ -360,7 +363,7 @@ impl Machine {
         });
         let threads = threads.iter().map(|t| {
             json!({ "thread": t.thread, "name": t.name, "part": t.part.map(Part::name),
-                    "processors": t.processors })
+                    "processors": t.processors, "planned": plan.missed(t).is_none() })
         });
         let disks = self.disks.iter().map(|d| {
             json!({ "name": d.name, "rotational": d.rotational, "scheduler": d.scheduler,
@@ -427,9 +430,13 @@ fn adapter_line(adapter: &devices::Adapter) -> String {
     format!("card {} {}: {state}, {} requests", adapter.id, adapter.kind, adapter.requests)
 }
 
-fn thread_line(thread: &Placed) -> String {
+fn thread_line(thread: &Placed, plan: &Plan) -> String {
     let part = thread.part.map_or("-", Part::name);
-    format!("{} ({part}): {}", thread.name, tree::to_list(&thread.processors))
+    let on = tree::to_list(&thread.processors);
+    match plan.missed(thread) {
+        None => format!("{} ({part}): {on}", thread.name),
+        Some(wanted) => format!("{} ({part}): {on}, not {}", thread.name, tree::to_list(wanted)),
+    }
 }
 
 fn mib(bytes: u64) -> String {

@@ -141,9 +141,7 @@ impl Plan {
     pub fn apply(&self) -> Vec<Placed> {
         let threads = threads(&Tree::machine(), "self");
         for thread in &threads {
-            let wanted = thread.part.map_or(&[][..], |part| self.processors(part));
-            if !wanted.is_empty()
-                && thread.processors != wanted
+            if let Some(wanted) = self.missed(thread)
                 && let Err(reason) = bind(thread.thread, wanted)
             {
                 let name = &thread.name;
@@ -153,13 +151,11 @@ impl Plan {
         self::threads(&Tree::machine(), "self")
     }
 
-    /// Threads that run elsewhere than planned.
-    pub fn misplaced<'a>(&self, placed: &'a [Placed]) -> Vec<&'a Placed> {
-        let wrong = |thread: &&Placed| {
-            let wanted = thread.part.map_or(&[][..], |part| self.processors(part));
-            !wanted.is_empty() && thread.processors != wanted
-        };
-        placed.iter().filter(wrong).collect()
+    /// Processors that a thread should be on and is not; `None` where it is right, or left to the
+    /// system.
+    pub fn missed(&self, thread: &Placed) -> Option<&[usize]> {
+        let wanted = self.processors(thread.part?);
+        (!wanted.is_empty() && thread.processors != wanted).then_some(wanted)
     }
 }
 

@@ -154,7 +154,7 @@ fn place(plan: &Plan) {
         return;
     }
     let placed = plan.apply();
-    for thread in plan.misplaced(&placed) {
+    for thread in placed.iter().filter(|thread| plan.missed(thread).is_some()) {
         tracing::warn!(thread = thread.name, on = ?thread.processors, "a thread is misplaced");
     }
 }

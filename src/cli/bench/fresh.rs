@@ -1,5 +1,6 @@
 //! A network of real node processes for one measurement, gone afterwards.
 
+use std::fs;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
@@ -58,6 +59,17 @@ impl Fresh {
             fresh.nodes.push(child);
         }
         Ok(fresh)
+    }
+
+    /// Stops the validators. Their folder goes with them, or is named by the failure: their logs may
+    /// tell its cause.
+    pub fn end<T>(self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let folder = self.folder.clone();
+        drop(self);
+        outcome.inspect(|_| drop(fs::remove_dir_all(&folder))).map_err(|failure| {
+            let fix = format!("{}; the validators' logs are in {}", failure.fix, folder.display());
+            Failure { fix, ..failure }
+        })
     }
 
     /// Process ids of the validators.

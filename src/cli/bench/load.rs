@@ -142,19 +142,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Internal, error.to_string(), "free some memory"))?;
     let report = runtime.block_on(measured(arguments, &profile, &pids, &folder, context));
-    let fresh = own.is_some();
-    drop(own);
-    let found = match report {
-        Ok(found) => found,
-        Err(failure) if fresh => {
-            let fix = format!("{}; the validators' logs are in {}", failure.fix, folder.display());
-            return Err(Failure { fix, ..failure });
-        }
-        Err(failure) => return Err(failure),
+    let found = match own {
+        Some(fresh) => fresh.end(report)?,
+        None => report?,
     };
-    if fresh {
-        let _ = std::fs::remove_dir_all(&folder);
-    }
     let mut machine = Machine::this(None);
     machine.sync_ms = (found.sync_ms > 0.0).then_some(found.sync_ms);
     if !context.output.is_json() {

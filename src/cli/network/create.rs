@@ -330,6 +330,8 @@ const SIGNER: &str = "signer";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::providers::portable;
+    use crate::node::signer::config::TokenSection;
 
     fn plan(out: &Path, validators: usize) -> Plan {
         Plan {
@@ -389,5 +391,29 @@ mod tests {
             assert_eq!(make(&bad).unwrap_err().exit, Exit::Usage);
             assert!(!bad.out.exists());
         }
+    }
+
+    /// One key for two validators is refused before anything is written.
+    #[test]
+    fn validators_have_keys_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let pkcs8 = (portable::PROVIDER.generate)(Algorithm::Ed25519).unwrap();
+        let key = (portable::PROVIDER.load)(Algorithm::Ed25519, &pkcs8).unwrap();
+        let place = KeySection::on_token("hsm", "01");
+        let token = TokenSection {
+            name: "hsm".into(),
+            module: "module.so".into(),
+            label: "hsm".into(),
+            pin: "pin".into(),
+            ..TokenSection::default()
+        };
+        let path = dir.path().join("card.toml");
+        KeyCard::new(&*key, place, token).unwrap().store(&path).unwrap();
+        let cards = ["org1", "org2"].map(|name| (name.to_owned(), path.clone())).to_vec();
+        let plan = Plan { cards, ..plan(dir.path(), 4) };
+        let refusal = make(&plan).unwrap_err();
+        assert_eq!(refusal.exit, Exit::Usage);
+        assert!(refusal.cause.contains("another validator's"), "{refusal}");
+        assert!(!plan.out.exists());
     }
 }

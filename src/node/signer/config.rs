@@ -470,8 +470,9 @@ impl SignerConfig {
         for key in keys.chain(self.tls.iter().map(|section| &section.key)) {
             key.check(&self.token).or_else(|reason| refuse("key", reason))?;
         }
-        if self.signer.workers < 2 {
-            return refuse("signer.workers", "must be 2 or more".into());
+        if !(2..=limits::SIGNER_WORKERS_MAX).contains(&self.signer.workers) {
+            let most = limits::SIGNER_WORKERS_MAX;
+            return refuse("signer.workers", format!("must be 2 to {most}"));
         }
         if !matches!(self.log.format.as_str(), "text" | "json") {
             return refuse("log.format", format!("{:?} is neither text nor json", self.log.format));
