@@ -24,6 +24,7 @@ use crate::host::pinning::Part;
 use crate::host::pinning::Placed;
 use crate::host::pinning::Plan;
 use crate::host::profile;
+use crate::host::profile::Profile;
 use crate::host::profile::ProfileError;
 use crate::host::profile::compare::Compared;
 use crate::host::profile::compare::compare;
@@ -118,24 +119,25 @@ fn profiles(context: &Context) -> Result<(), Failure> {
 
 fn profile_failure(error: &ProfileError) -> Failure {
     let exit = match error {
-        ProfileError::Foreign { .. } => Exit::Refused,
+        ProfileError::Foreign { .. } | ProfileError::Elsewhere { .. } => Exit::Refused,
         ProfileError::Unknown { .. } => Exit::Usage,
         ProfileError::Syntax { .. } => Exit::Internal,
     };
     Failure::of(exit, error, "`obelisk host profiles` lists the profiles")
 }
 
-fn compared(arguments: &Check) -> Result<Vec<Compared>, Failure> {
+fn compared(arguments: &Check) -> Result<(Profile, Vec<Compared>), Failure> {
     let tree = arguments.source.tree()?;
     let (section, data) = arguments.source.section()?;
     let profile = profile::named(&arguments.profile).map_err(|error| profile_failure(&error))?;
     let machine = look(&tree, &section, &data);
-    compare(&profile, &tree, machine.host(), &machine.placement.sizing)
-        .map_err(|error| profile_failure(&error))
+    let compared = compare(&profile, &tree, machine.host(), &machine.placement.sizing)
+        .map_err(|error| profile_failure(&error))?;
+    Ok((profile, compared))
 }
 
 fn check(arguments: &Check, context: &Context) -> Result<(), Failure> {
-    let compared = compared(arguments)?;
+    let (profile, compared) = compared(arguments)?;
     let short = |text: &str| text.lines().collect::<Vec<_>>().join("; ");
     let rows = compared.iter().map(|c| {
         let verdict = match (&c.found, c.fits) {
@@ -154,10 +156,23 @@ fn check(arguments: &Check, context: &Context) -> Result<(), Failure> {
             Cell::text_of(&c.setting.source),
         ]
     });
+    let json = context.output.is_json();
+    let nothing = profile.nothing.iter().map(|nothing| {
+        vec![
+            Cell::text_of("nothing"),
+            Cell::text_of(nothing.of.name()),
+            Cell::None,
+            // Where the reasons have no column of their own, this one is free.
+            Cell::maybe((!json).then(|| Cell::text_of(&nothing.why))),
+            Cell::text_of(&nothing.why),
+            Cell::text_of(&nothing.source),
+        ]
+    });
     let columns = ["result", "setting", "found", "wanted", "why", "source"];
     // The reasons are for reading one at a time; JSON has them all.
-    let shown = if context.output.is_json() { columns.len() } else { 4 };
-    let rows: Vec<Vec<Cell>> = rows.map(|row| row.into_iter().take(shown).collect()).collect();
+    let shown = if json { columns.len() } else { 4 };
+    let rows = rows.chain(nothing).map(|row| row.into_iter().take(shown).collect());
+    let rows: Vec<Vec<Cell>> = rows.collect();
     context.output.table(&columns[..shown], &rows, "the profile has no setting for this machine");
     let differing = compared.iter().filter(|c| !c.fits).count();
     if differing == 0 {
@@ -170,7 +185,7 @@ fn check(arguments: &Check, context: &Context) -> Result<(), Failure> {
 }
 
 fn apply(arguments: &Apply, context: &Context) -> Result<(), Failure> {
-    let compared = compared(&arguments.check)?;
+    let (_, compared) = compared(&arguments.check)?;
     let differing = compared.iter().filter(|c| !c.fits);
     if context.output.is_json() {
         let steps = differing.map(|c| {
@@ -283,7 +298,7 @@ impl Machine {
                 "usable",
                 text(format!("{} threads, {}", host.threads_usable, mib(host.memory_usable_bytes))),
             ),
-            ("runs in", text(runs_in(place))),
+            ("runs in", text(place.described())),
             ("memory", text(self.memory())),
             ("crypto", text(self.crypto())),
             ("disks", lines(self.disks.iter().map(disk_line).collect())),
@@ -402,17 +417,6 @@ impl Machine {
             "remarks": host.remarks,
         })
     }
-}
-
-fn runs_in(place: &Place) -> String {
-    let mut text = place.hypervisor.clone().unwrap_or_else(|| "bare metal".to_owned());
-    if place.secure_execution {
-        text.push_str(", Secure Execution");
-    }
-    if let Some(engine) = &place.container {
-        text = format!("{text}, container of {engine}");
-    }
-    text
 }
 
 fn disk_line(disk: &Disk) -> String {

@@ -1,6 +1,8 @@
 //! What hangs on the machine: disks, the crypto adapters of IBM Z, and what the machine itself runs
 //! in.
 
+use serde::Deserialize;
+
 use crate::host::emulation;
 use crate::host::tree::Tree;
 
@@ -58,6 +60,15 @@ pub struct Queue {
     pub master_key: Option<String>,
 }
 
+impl Queue {
+    /// Numbers of card and domain.
+    pub fn apqn(&self) -> Option<(u8, u8)> {
+        let (card, domain) = self.id.split_once('.')?;
+        let read = |digits| u8::from_str_radix(digits, 16).ok();
+        Some((read(card)?, read(domain)?))
+    }
+}
+
 /// The crypto adapters, as the kernel's AP bus shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApBus {
@@ -73,9 +84,64 @@ pub struct ApBus {
     pub device: bool,
 }
 
+impl ApBus {
+    /// Queues of adapters in EP11 mode that are online.
+    pub fn ep11_queues(&self) -> impl Iterator<Item = &Queue> {
+        let ep11 = |queue: &&Queue| {
+            let card = queue.id.split('.').next();
+            let of_card = |adapter: &&Adapter| card == Some(adapter.id.as_str());
+            let adapter = self.adapters.iter().find(of_card);
+            queue.online && adapter.is_some_and(|a| a.mode == Some(AdapterMode::Ep11))
+        };
+        self.queues.iter().filter(ep11)
+    }
+}
+
+/// Kinds of surroundings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Surroundings {
+    /// No hypervisor.
+    BareMetal,
+    /// A partition of IBM Z or LinuxONE.
+    Lpar,
+    /// A KVM guest of IBM Z, LinuxONE or Power.
+    Kvm,
+    /// A guest whose memory the host cannot read.
+    SecureExecution,
+    /// A partition of Power.
+    #[serde(rename = "powervm")]
+    PowerVm,
+    /// A virtual machine of x86.
+    VirtualMachine,
+    /// An instance of a public cloud that names itself.
+    Cloud,
+    /// Another hypervisor, or a program that plays the processor: no profile is for it.
+    #[serde(skip_deserializing)]
+    Other,
+}
+
+impl Surroundings {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BareMetal => "bare metal",
+            Self::Lpar => "a partition of LinuxONE or IBM Z",
+            Self::Kvm => "a KVM guest",
+            Self::SecureExecution => "a Secure Execution guest",
+            Self::PowerVm => "a PowerVM partition",
+            Self::VirtualMachine => "a virtual machine",
+            Self::Cloud => "an instance of a public cloud",
+            Self::Other => "other surroundings",
+        }
+    }
+}
+
 /// What the system runs in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// Its kind.
+    pub surroundings: Surroundings,
     /// Hypervisor, partitioning or translator: `KVM`, `LPAR OBELISK1`, `PowerVM`, `QEMU, all
     /// instructions translated`; `None` on bare metal.
     pub hypervisor: Option<String>,
@@ -83,6 +149,20 @@ pub struct Place {
     pub container: Option<String>,
     /// A guest whose memory the host cannot read (Secure Execution).
     pub secure_execution: bool,
+}
+
+impl Place {
+    /// For people.
+    pub fn described(&self) -> String {
+        let mut text = self.hypervisor.clone().unwrap_or_else(|| "bare metal".to_owned());
+        if self.secure_execution {
+            text.push_str(", Secure Execution");
+        }
+        if let Some(engine) = &self.container {
+            text = format!("{text}, container of {engine}");
+        }
+        text
+    }
 }
 
 /// Disks; loop devices, memory disks and the like are left out.
@@ -162,17 +242,23 @@ fn queue(tree: &Tree, id: String) -> Queue {
 
 /// What the system runs in.
 pub fn place(tree: &Tree) -> Place {
+    let (surroundings, hypervisor) = hypervisor(tree);
+    let secure_execution = tree.number("sys/firmware/uv/prot_virt_guest") == Some(1);
     Place {
-        hypervisor: hypervisor(tree),
+        surroundings: match secure_execution {
+            true => Surroundings::SecureExecution,
+            false => surroundings,
+        },
+        hypervisor,
         container: container(tree),
-        secure_execution: tree.number("sys/firmware/uv/prot_virt_guest") == Some(1),
+        secure_execution,
     }
 }
 
-fn hypervisor(tree: &Tree) -> Option<String> {
+fn hypervisor(tree: &Tree) -> (Surroundings, Option<String>) {
     // A translator shows the guest what the hypervisor shows that it stands in for.
     if let Some(translator) = emulation::emulated_by(tree) {
-        return Some(translator);
+        return (Surroundings::Other, Some(translator));
     }
     let sysinfo = tree.text("proc/sysinfo");
     let value = |name: &str| {
@@ -180,27 +266,38 @@ fn hypervisor(tree: &Tree) -> Option<String> {
         Some(line.trim_start_matches(':').trim().to_owned())
     };
     if let Some(program) = value("VM00 Control Program") {
-        return Some(program);
+        return match program.starts_with("KVM") {
+            true => (Surroundings::Kvm, Some(program)),
+            false => (Surroundings::Other, Some(program)),
+        };
     }
     if let Some(name) = value("LPAR Name") {
-        return Some(format!("LPAR {name}"));
+        return (Surroundings::Lpar, Some(format!("LPAR {name}")));
     }
     let cpuinfo = tree.text("proc/cpuinfo");
     if cpuinfo.contains("IBM pSeries (emulated by qemu)") {
-        return Some("KVM".to_owned());
+        return (Surroundings::Kvm, Some("KVM".to_owned()));
     }
     // Every guest of this platform has the file, under QEMU too.
     if tree.exists("proc/ppc64/lparcfg") {
-        return Some("PowerVM".to_owned());
+        return (Surroundings::PowerVm, Some("PowerVM".to_owned()));
     }
     let virtual_x86 = cpuinfo.lines().any(|line| {
         line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "hypervisor")
     });
     let vendor = tree.text("sys/class/dmi/id/sys_vendor");
-    match (virtual_x86, vendor.is_empty()) {
-        (false, _) => None,
-        (true, true) => Some("a hypervisor".to_owned()),
-        (true, false) => Some(vendor),
+    let asset = tree.text("sys/class/dmi/id/chassis_asset_tag");
+    // An instance without a hypervisor has the cloud's network disks as well.
+    let cloud = CLOUD_VENDORS.contains(&vendor.as_str()) || asset == AZURE_ASSET;
+    let named = || Some(vendor.clone()).filter(|vendor| !vendor.is_empty());
+    match (cloud, virtual_x86) {
+        (true, false) => (Surroundings::Cloud, None),
+        (true, true) => (Surroundings::Cloud, named()),
+        (false, true) => {
+            let unnamed = || Some("a hypervisor".to_owned());
+            (Surroundings::VirtualMachine, named().or_else(unnamed))
+        }
+        (false, false) => (Surroundings::BareMetal, None),
     }
 }
 
@@ -217,6 +314,10 @@ fn container(tree: &Tree) -> Option<String> {
 }
 
 const SECTOR_BYTES: u64 = 512;
+/// Makers by which Amazon EC2 and Google Compute Engine name themselves (cloud-init, ds-identify).
+const CLOUD_VENDORS: &[&str] = &["Amazon EC2", "Google"];
+/// The asset tag of every instance of Azure, whose maker is that of any Hyper-V (the same source).
+const AZURE_ASSET: &str = "7783-7084-3265-9085-8269-3286-77";
 
 #[cfg(test)]
 mod tests {
@@ -236,12 +337,15 @@ mod tests {
         assert!(bus.adapters.iter().all(ep11));
         assert_eq!(bus.queues[0].master_key, bus.queues[1].master_key);
         assert!(bus.queues[0].master_key.as_ref().is_some_and(|key| key.starts_with("0xa1b2")));
+        let apqns: Vec<_> = bus.ep11_queues().map(Queue::apqn).collect();
+        assert_eq!(apqns, [Some((2, 23)), Some((10, 23))]);
         let path = "sys/bus/ap/devices/card0a/type";
         recorded::put(folder.path(), path, b"CEX8A\n");
         recorded::put(folder.path(), "sys/bus/ap/devices/card0a/chkstop", b"1\n");
         let bus = ap_bus(&tree);
         assert_eq!(bus.adapters[1].mode, Some(AdapterMode::Accelerator));
         assert!(bus.adapters[1].check_stopped);
+        assert_eq!(bus.ep11_queues().count(), 1);
     }
 
     /// Partitions, virtual machines and containers are told apart.
@@ -256,10 +360,38 @@ mod tests {
             let (folder, tree) = recorded::machine(name);
             assert_eq!(place(&tree).hypervisor.as_deref(), expected, "{name}");
             assert_eq!(place(&tree).container, None);
+            let kind = match name {
+                "linuxone-lpar" => Surroundings::Lpar,
+                "power-lpar" => Surroundings::PowerVm,
+                "x86-small-vm" => Surroundings::VirtualMachine,
+                _ => Surroundings::BareMetal,
+            };
+            assert_eq!(place(&tree).surroundings, kind, "{name}");
             recorded::put(folder.path(), "run/systemd/container", b"systemd-nspawn");
             recorded::put(folder.path(), "sys/firmware/uv/prot_virt_guest", b"1\n");
             assert_eq!(place(&tree).container.as_deref(), Some("systemd-nspawn"));
             assert!(place(&tree).secure_execution);
+            assert_eq!(place(&tree).surroundings, Surroundings::SecureExecution);
+        }
+    }
+
+    /// z/VM is no KVM; clouds name themselves; a translated processor has no profile.
+    #[test]
+    fn surroundings_have_kinds() {
+        let kind = |machine: &str, path: &str, text: &str| {
+            let (folder, tree) = recorded::machine(machine);
+            recorded::put(folder.path(), path, text.as_bytes());
+            place(&tree).surroundings
+        };
+        let program = |name| format!("Manufacturer: IBM\nVM00 Control Program: {name}\n");
+        let sysinfo = |text: &str| kind("linuxone-lpar", "proc/sysinfo", text);
+        assert_eq!(sysinfo(&program("KVM/Linux")), Surroundings::Kvm);
+        assert_eq!(sysinfo(&program("z/VM    7.3.0")), Surroundings::Other);
+        assert_eq!(sysinfo("Manufacturer: QEMU\n"), Surroundings::Other);
+        for machine in ["x86-small-vm", "x86-server"] {
+            let dmi = |file: &str, text| kind(machine, &format!("sys/class/dmi/id/{file}"), text);
+            assert_eq!(dmi("sys_vendor", "Amazon EC2"), Surroundings::Cloud);
+            assert_eq!(dmi("chassis_asset_tag", AZURE_ASSET), Surroundings::Cloud);
         }
     }
 

@@ -2,17 +2,24 @@
 //!
 //! ```text
 //! firmware-config/common.toml            included by every profile
-//! firmware-config/<board>/board.toml     included by the board's profiles
+//! firmware-config/<disks>.toml           included by the profiles of hosts with such disks
+//! firmware-config/<board>/<part>.toml    included by the board's profiles
 //! firmware-config/<board>/<place>.toml   a profile; its key `name` is what the operator types
 //! ```
 //!
 //! The files are part of the binary and are installed as text for reading. Unknown keys and kinds
-//! are errors. A comparison changes nothing; it says of every setting what was found, what is
-//! wanted, and the commands that lead there.
+//! are errors, and so is a profile that neither sets a topic (`topic`) nor says why it sets none.
+//! A comparison changes nothing; it says of every setting what was found, what is wanted, and the
+//! commands that lead there. It refuses a machine that is not of the profile's family and
+//! surroundings.
 
 pub mod compare;
+pub mod topic;
 
 use serde::Deserialize;
+
+use crate::host::devices::Surroundings;
+use crate::host::profile::topic::Nothing;
 
 /// A profile, its own settings behind those it includes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +30,14 @@ pub struct Profile {
     pub title: String,
     /// Processor family, as the kernel names it.
     pub architecture: String,
+    /// What the machine must run in: one of these.
+    pub surroundings: Vec<Surroundings>,
     /// Where it was tried.
     pub tried: String,
     /// The settings, in the order of the files.
     pub settings: Vec<Setting>,
+    /// The topics without a setting, each with its reason.
+    pub nothing: Vec<Nothing>,
 }
 
 /// One setting.
@@ -47,6 +58,10 @@ pub struct Setting {
     pub why: String,
     /// Where that is documented.
     pub source: String,
+    /// Compared only where this path below the root exists (`*` at its end: any name that begins
+    /// so). Without it a machine that has no such thing does not fit.
+    #[serde(default, rename = "where")]
+    pub only_where: Option<String>,
 }
 
 /// Kinds of settings.
@@ -67,7 +82,8 @@ pub enum Kind {
     Module,
     /// A file of `/etc/udev/rules.d` with this rule.
     Udev,
-    /// Lines of a configuration file.
+    /// Lines of a configuration file; `{apqns}` stands for the queues of adapters in EP11 mode,
+    /// `{wkvp}` for the pattern of their master key.
     File,
     /// Online crypto adapters in this mode.
     Adapter,
@@ -83,6 +99,8 @@ pub enum Rule {
     AtLeast,
     /// Not above.
     AtMost,
+    /// One of several words; the first is what is set.
+    OneOf,
 }
 
 /// Why a profile cannot be used.
@@ -99,6 +117,9 @@ pub enum ProfileError {
         "the profile {name} is for {wanted}, this machine is {found}; choose a profile of {found}"
     )]
     Foreign { name: String, wanted: String, found: String },
+    /// The profile is for other surroundings.
+    #[error("the profile {name} is for {wanted}, this machine is {found}; {fix}")]
+    Elsewhere { name: String, wanted: String, found: String, fix: String },
 }
 
 #[derive(Deserialize)]
@@ -108,16 +129,26 @@ struct Document {
     title: String,
     architecture: Option<String>,
     #[serde(default)]
+    surroundings: Vec<Surroundings>,
+    #[serde(default)]
     include: Vec<String>,
     tried: String,
     #[serde(default)]
     setting: Vec<Setting>,
+    #[serde(default)]
+    nothing: Vec<Nothing>,
 }
 
 /// Every file of `firmware-config/`, by its path without `.toml`.
 const FILES: &[(&str, &str)] = &[
     ("common", include_str!("../../firmware-config/common.toml")),
+    ("scsi", include_str!("../../firmware-config/scsi.toml")),
+    ("virtio", include_str!("../../firmware-config/virtio.toml")),
     ("linuxone/board", include_str!("../../firmware-config/linuxone/board.toml")),
+    ("linuxone/lpar", include_str!("../../firmware-config/linuxone/lpar.toml")),
+    ("linuxone/guest", include_str!("../../firmware-config/linuxone/guest.toml")),
+    ("linuxone/adapters", include_str!("../../firmware-config/linuxone/adapters.toml")),
+    ("linuxone/ep11", include_str!("../../firmware-config/linuxone/ep11.toml")),
     ("linuxone/lpar-ep11", include_str!("../../firmware-config/linuxone/lpar-ep11.toml")),
     (
         "linuxone/lpar-accelerator",
@@ -131,7 +162,9 @@ const FILES: &[(&str, &str)] = &[
     ("power/board", include_str!("../../firmware-config/power/board.toml")),
     ("power/powervm", include_str!("../../firmware-config/power/powervm.toml")),
     ("power/kvm", include_str!("../../firmware-config/power/kvm.toml")),
+    ("x86/board", include_str!("../../firmware-config/x86/board.toml")),
     ("x86/bare", include_str!("../../firmware-config/x86/bare.toml")),
+    ("x86/guest", include_str!("../../firmware-config/x86/guest.toml")),
     ("x86/vm", include_str!("../../firmware-config/x86/vm.toml")),
     ("x86/cloud", include_str!("../../firmware-config/x86/cloud.toml")),
 ];
@@ -172,9 +205,15 @@ fn parse(file: &str, text: &str) -> Result<Document, ProfileError> {
             )));
         }
         let number = setting.value.parse::<u64>().is_ok() || setting.kind == Kind::HugePages;
-        if setting.rule != Rule::Equal && !number {
+        if matches!(setting.rule, Rule::AtLeast | Rule::AtMost) && !number {
             let name = &setting.name;
             return Err(refuse(format!("setting {name}: at-least and at-most need a number")));
+        }
+    }
+    for nothing in &document.nothing {
+        if nothing.why.trim().is_empty() || nothing.source.trim().is_empty() {
+            let topic = nothing.of.name();
+            return Err(refuse(format!("nothing of {topic}: why and source must be told")));
         }
     }
     Ok(document)
@@ -185,7 +224,10 @@ fn assemble(file: &str, document: Document) -> Result<Profile, ProfileError> {
     let Some(name) = document.name else { return Err(refuse("name is missing".to_owned())) };
     let architecture = document.architecture;
     let architecture = architecture.ok_or_else(|| refuse("architecture is missing".to_owned()))?;
-    let mut settings = Vec::new();
+    if document.surroundings.is_empty() {
+        return Err(refuse("surroundings are missing".to_owned()));
+    }
+    let (mut settings, mut nothing) = (Vec::new(), Vec::new());
     for include in &document.include {
         let (included, text) = FILES
             .iter()
@@ -196,10 +238,13 @@ fn assemble(file: &str, document: Document) -> Result<Profile, ProfileError> {
             return Err(refuse(format!("include: {include} is a profile of its own")));
         }
         settings.extend(included_document.setting);
+        nothing.extend(included_document.nothing);
     }
     settings.extend(document.setting);
-    let (title, tried) = (document.title, document.tried);
-    Ok(Profile { name, title, architecture, tried, settings })
+    nothing.extend(document.nothing);
+    topic::covered(&settings, &nothing).map_err(refuse)?;
+    let (title, tried, surroundings) = (document.title, document.tried, document.surroundings);
+    Ok(Profile { name, title, architecture, surroundings, tried, settings, nothing })
 }
 
 #[cfg(test)]
