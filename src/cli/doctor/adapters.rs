@@ -57,7 +57,10 @@ fn mode(scope: &Scope) -> Answer {
     let is = |mode| bus.adapters.iter().filter(|a| a.mode == Some(mode)).count();
     let (ep11, cca) = (is(AdapterMode::Ep11), is(AdapterMode::Cca));
     Ok(match ep11 + cca {
-        0 => Finding::note("accelerators only: they speed up RSA, which this ledger does not use"),
+        0 => Finding::advice(
+            "accelerators only: they speed up RSA, which this ledger does not use",
+            "set two of them to EP11 mode on the hardware management console, to keep keys there",
+        ),
         _ => Finding::ok(format!("{ep11} in EP11 mode, {cca} in CCA mode")),
     })
 }
@@ -94,6 +97,9 @@ fn device(scope: &Scope) -> Answer {
 fn protected_keys(scope: &Scope) -> Answer {
     Ok(match bus(scope)?.pkey {
         true => Finding::ok("pkey is loaded"),
-        false => Finding::note("pkey is not loaded: every signature takes a trip to the card"),
+        false => Finding::advice(
+            "pkey is not loaded: every signature takes a trip to the card",
+            "modprobe pkey",
+        ),
     })
 }

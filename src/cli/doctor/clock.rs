@@ -27,7 +27,7 @@ fn synchronised(scope: &Scope) -> Answer {
         ("run/ntpd.pid", "ntpd", "ntpq -p"),
     ];
     if let Some((_, name, ask)) = daemons.iter().find(|(path, _, _)| tree.exists(path)) {
-        return Ok(Finding::note(format!("{name} runs; `{ask}` says how well it does")));
+        return Ok(Finding::advice(format!("{name} runs, how well is not known here"), *ask));
     }
     if tree.is_machine() && kernel_says_so() {
         return Ok(Finding::ok("the kernel is told the time"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
@@ -11,6 +12,7 @@ use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::scope::Scope;
 use crate::consensus;
 use crate::node::config::Config;
+use crate::node::config::ConfigError;
 use crate::node::config::NodeRole;
 use crate::storage;
 
@@ -34,10 +36,17 @@ fn file(scope: &Scope) -> Answer {
     match &scope.config {
         None => Err(Finding::skipped("no configuration is named: add --config FILE")),
         Some(Ok(_)) => Ok(Finding::ok("every key is known, every value in its range")),
-        Some(Err(reason)) => Ok(Finding::error(
-            reason.lines().collect::<Vec<_>>().join(" "),
-            "correct the line; docs/operating.md lists every key",
-        )),
+        Some(Err(error)) => {
+            let fix = "correct the line; docs/operating.md lists every key";
+            let mut finding = Finding::refused(error, fix);
+            finding.reason = finding.reason.lines().collect::<Vec<_>>().join(" ");
+            if let ConfigError::Read { source, .. } = error
+                && source.kind() == ErrorKind::PermissionDenied
+            {
+                finding.fix = "run the doctor as the node's user".to_owned();
+            }
+            Ok(finding)
+        }
     }
 }
 
@@ -148,7 +157,10 @@ fn plain(scope: &Scope) -> Answer {
 
 fn open(scope: &Scope) -> Answer {
     Ok(match scope.config()?.api.open {
-        true => Finding::note("api.open: callers without a certificate may read and submit"),
+        true => Finding::advice(
+            "api.open: callers without a certificate may read and submit",
+            "set api.open = false, unless that is what is wanted",
+        ),
         false => Finding::ok("callers show a certificate"),
     })
 }

@@ -1,5 +1,6 @@
 //! Checks of the disk that holds the ledger: a block waits for one sync of it.
 
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,18 +21,23 @@ pub(super) const CHECKS: &[Check] = &[
     Check { id: "disk.direct-io", about: "can the store bypass the page cache", run: direct_io },
 ];
 
-/// The data directory, or the nearest folder above it that is there already.
+/// The data directory, or the nearest folder above it that is there already, as the mounts name it:
+/// from the root, without links.
 fn place(scope: &Scope) -> Result<PathBuf, Finding> {
-    let data = &scope.config()?.node.data;
+    let data = std::path::absolute(&scope.config()?.node.data);
+    let data = data.map_err(|error| Finding::skipped(error.to_string()))?;
     let there = data.ancestors().find(|folder| folder.is_dir());
-    there.map(Path::to_owned).ok_or_else(|| Finding::skipped("the data directory has no parent"))
+    let there = there.ok_or_else(|| Finding::skipped("the data directory has no parent"))?;
+    there.canonicalize().map_err(|error| Finding::skipped(error.to_string()))
 }
 
 fn sync(scope: &Scope) -> Answer {
     let place = place(scope)?;
     let mut times = (scope.probes.syncs)(&place).map_err(|error| {
-        let fix = format!("run the doctor as the user that owns {}", place.display());
-        Finding::error(format!("cannot write to {}: {error}", place.display()), fix)
+        Finding::error(
+            format!("cannot write to {}: {error}", place.display()),
+            mend(&error, &place),
+        )
     })?;
     times.sort_unstable();
     let at = |tenth: usize| times.get(times.len() * tenth / 10).copied().unwrap_or_default();
@@ -46,6 +52,23 @@ fn sync(scope: &Scope) -> Answer {
     } else {
         Finding::ok(text)
     })
+}
+
+/// What helps against a write that failed.
+fn mend(error: &io::Error, place: &Path) -> String {
+    let place = place.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("free or add space below {place}")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "mount -o remount,rw the file system".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("run the doctor as the user that owns {place}")
+        }
+        _ => {
+            "dmesg tells what the disk answered; replace it, or put node.data on another".to_owned()
+        }
+    }
 }
 
 fn space(scope: &Scope) -> Answer {

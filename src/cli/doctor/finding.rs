@@ -50,6 +50,11 @@ impl Finding {
         Self::new(Outcome::Note, reason, "")
     }
 
+    /// Worth knowing, and can be bettered.
+    pub fn advice(reason: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(Outcome::Note, reason, fix)
+    }
+
     /// Could not be asked.
     pub fn skipped(reason: impl Into<String>) -> Self {
         Self::new(Outcome::Skipped, reason, "")

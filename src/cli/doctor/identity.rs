@@ -202,9 +202,10 @@ fn custody(scope: &Scope) -> Answer {
             "on a token, and this node signs itself: it cannot",
             "set signer.mode = \"process\" and name the card in signer.toml (docs/signer.md)",
         ),
-        (SignerMode::Embedded, _) => {
-            Finding::note("a file on this disk: whoever copies the disk has the key")
-        }
+        (SignerMode::Embedded, _) => Finding::advice(
+            "a file on this disk: whoever copies the disk has the key",
+            "let `obelisk signer` keep it, in a token where there is one (docs/signer.md)",
+        ),
     })
 }
 

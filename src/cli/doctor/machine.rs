@@ -145,23 +145,18 @@ fn fips(scope: &Scope) -> Answer {
     })
 }
 
-fn version(_: &Scope) -> Answer {
-    let features = [
-        ("rocksdb", cfg!(feature = "rocksdb")),
-        ("wasm", cfg!(feature = "wasm")),
-        ("aws-lc", cfg!(feature = "aws-lc")),
-        ("openssl", cfg!(feature = "openssl")),
-        ("ring", cfg!(feature = "ring")),
-        ("hwloc", cfg!(feature = "hwloc")),
-    ];
-    let (with, without): (Vec<_>, Vec<_>) = features.iter().partition(|(_, here)| *here);
+fn version(scope: &Scope) -> Answer {
+    let (with, without): (Vec<_>, Vec<_>) = scope.features.iter().partition(|(_, here)| *here);
     let names = |list: Vec<&(&'static str, bool)>| {
         list.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
     };
     let text = format!("obelisk {} with {}", env!("CARGO_PKG_VERSION"), names(with));
     Ok(match without.is_empty() {
         true => Finding::ok(text),
-        false => Finding::note(format!("{text}; without {}", names(without))),
+        false => Finding::advice(
+            format!("{text}; without {}", names(without)),
+            "install a package of Obelisk, which has them all (./dev package)",
+        ),
     })
 }
 

@@ -18,11 +18,17 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 fn size(scope: &Scope) -> Answer {
-    let usable = scope.host.memory_usable_bytes;
-    let nodes = scope.config().map_or(1, |config| config.host.nodes).max(1) as u64;
-    let each = (usable / nodes) >> 20;
-    let text = format!("{each} MiB for each of {nodes} node(s)");
-    let fix = "give the machine or the container more memory";
+    let section = scope.config().map(|config| config.host.clone()).unwrap_or_default();
+    let nodes = section.nodes.max(1) as u64;
+    let offered = scope.host.memory_usable_bytes >> 20;
+    let chosen = section.memory_mib > 0 && section.memory_mib < offered;
+    let usable = if chosen { section.memory_mib } else { offered };
+    let each = usable / nodes;
+    let (by, fix) = match chosen {
+        true => (" by host.memory_mib", "set host.memory_mib higher, or to 0 for all there is"),
+        false => ("", "give the machine or the container more memory"),
+    };
+    let text = format!("{each} MiB for each of {nodes} node(s){by}");
     Ok(match each {
         0..768 => Finding::error(format!("{text}: a node needs 768 MiB under load"), fix),
         768..2048 => Finding::warning(format!("{text}: 2048 MiB are recommended"), fix),
@@ -35,8 +41,9 @@ fn available(scope: &Scope) -> Answer {
         return Err(Finding::skipped("the kernel does not say"));
     };
     let sizing = &scope.placement.sizing;
-    let wanted = (sizing.memtables_total_bytes + sizing.cache_bytes) as u64 >> 20;
-    let text = format!("{} MiB free, the store may take {wanted} MiB", kib >> 10);
+    let store = (sizing.memtables_total_bytes + sizing.cache_bytes) as u64;
+    let wanted = store.saturating_add(sizing.tree_bytes) >> 20;
+    let text = format!("{} MiB free, store and state tree may take {wanted} MiB", kib >> 10);
     Ok(match kib >> 10 < wanted {
         true => Finding::warning(text, "stop other programs, or set host.memory_mib"),
         false => Finding::ok(text),
@@ -71,7 +78,7 @@ fn swappiness(scope: &Scope) -> Answer {
         Some(value @ 0..=10) => Ok(Finding::ok(value.to_string())),
         Some(value) => Ok(Finding::warning(
             format!("{value}: idle parts of the node are swapped out early"),
-            "echo 'vm.swappiness = 10' > /etc/sysctl.d/60-obelisk.conf && sysctl --system",
+            "echo 'vm.swappiness = 10' >> /etc/sysctl.d/60-obelisk.conf && sysctl --system",
         )),
     }
 }
@@ -108,9 +115,10 @@ fn huge_pages(scope: &Scope) -> Answer {
     let (pages, kib) = (host.huge_pages, host.huge_page_bytes >> 10);
     let share = pages.saturating_mul(host.huge_page_bytes as u64) * 2 > host.memory_bytes;
     Ok(match (pages, sizing.huge_page_bytes > 0) {
-        (0, _) => Finding::note(format!(
-            "none set aside; {wanted} of {kib} KiB would hold the store's memtables"
-        )),
+        (0, _) => Finding::advice(
+            format!("none set aside; {wanted} of {kib} KiB would hold the store's memtables"),
+            format!("sysctl -w vm.nr_hugepages={wanted}"),
+        ),
         (_, true) if !share => Finding::ok(format!("{pages} of {kib} KiB, used by the store")),
         (_, true) => Finding::warning(
             format!("{pages} of {kib} KiB: more than half of the memory is set aside"),

@@ -173,10 +173,13 @@ fn mtu(scope: &Scope) -> Answer {
         .collect();
     Ok(match small.is_empty() {
         true => Finding::ok("1500 bytes or more on every interface"),
-        false => Finding::note(format!(
-            "{}: more packets per batch; where peers differ, large frames get lost",
-            small.join(", ")
-        )),
+        false => Finding::advice(
+            format!(
+                "{}: more packets per batch; where peers differ, large frames get lost",
+                small.join(", ")
+            ),
+            "ip link set dev NAME mtu 1500, where all links to the peers carry that",
+        ),
     })
 }
 
@@ -195,9 +198,9 @@ fn idle(scope: &Scope) -> Answer {
     match scope.tree.number("proc/sys/net/ipv4/tcp_slow_start_after_idle") {
         None => Err(Finding::skipped("the kernel does not say")),
         Some(0) => Ok(Finding::ok("they do")),
-        Some(_) => Ok(Finding::note(
-            "no: after a pause the first batch takes more round trips \
-             (sysctl -w net.ipv4.tcp_slow_start_after_idle=0)",
+        Some(_) => Ok(Finding::advice(
+            "no: after a pause the first batch takes more round trips",
+            "sysctl -w net.ipv4.tcp_slow_start_after_idle=0",
         )),
     }
 }

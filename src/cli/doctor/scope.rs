@@ -29,6 +29,7 @@ use crate::membership::identity::Purpose;
 use crate::membership::msp::KeyPair;
 use crate::membership::msp::Msp;
 use crate::node::config::Config;
+use crate::node::config::ConfigError;
 use crate::node::config::HostSection;
 use crate::node::placement::Placement;
 use crate::storage;
@@ -87,9 +88,11 @@ pub struct Scope {
     /// The configuration file, where one is named.
     pub path: Option<PathBuf>,
     /// What it says; `None` where none is named.
-    pub config: Option<Result<Config, String>>,
+    pub config: Option<Result<Config, ConfigError>>,
     /// Measurements.
     pub probes: Probes,
+    /// What can be left out of a build, and whether this one has it.
+    pub features: &'static [(&'static str, bool)],
     pub(super) crypto: Arc<Crypto>,
     pub(super) routes: OnceCell<Result<Vec<Route>, RoutingError>>,
     genesis: OnceCell<Result<Genesis, String>>,
@@ -118,8 +121,7 @@ impl Scope {
         cpu_info: Option<String>,
         probes: Probes,
     ) -> Self {
-        let config =
-            path.as_ref().map(|path| Config::load(path).map_err(|error| error.to_string()));
+        let config = path.as_ref().map(|path| Config::load(path));
         let known = config.as_ref().and_then(|config| config.as_ref().ok());
         let host = detect::detect_tree(&tree, cpu_info.as_deref());
         let topology = match tree.is_machine() {
@@ -137,6 +139,7 @@ impl Scope {
             path,
             config,
             probes,
+            features: FEATURES,
             crypto: Arc::new(Crypto::portable()),
             routes: OnceCell::new(),
             genesis: OnceCell::new(),
@@ -241,6 +244,19 @@ impl Scope {
         }))
     }
 }
+
+/// The features of this build, as `Cargo.toml` names them; the command line itself is one.
+pub const FEATURES: &[(&str, bool)] = &[
+    ("rocksdb", cfg!(feature = "rocksdb")),
+    ("wasm", cfg!(feature = "wasm")),
+    ("aws-lc", cfg!(feature = "aws-lc")),
+    ("openssl", cfg!(feature = "openssl")),
+    ("ring", cfg!(feature = "ring")),
+    ("pkcs11", cfg!(feature = "pkcs11")),
+    ("hwloc", cfg!(feature = "hwloc")),
+    ("grpc", cfg!(feature = "grpc")),
+    ("rest", cfg!(feature = "rest")),
+];
 
 /// The user that owns a path.
 pub fn owner(path: &Path) -> io::Result<u32> {

@@ -65,6 +65,16 @@ pub(super) fn machine_plants() -> Vec<Plant> {
             nothing,
         ),
         ("machine.fips", Warning, VM, |p| p.put("proc/sys/crypto/fips_enabled", "1"), nothing),
+        ("machine.version", Note, VM, healthy, |scope| {
+            scope.features = &[("rocksdb", true), ("pkcs11", false)]
+        }),
+        (
+            "memory.size",
+            Error,
+            VM,
+            |p| p.replace("[storage]", "[host]\nmemory_mib = 500\n[storage]"),
+            nothing,
+        ),
         ("memory.size", Error, VM, |p| p.put("proc/meminfo", "MemTotal: 500000 kB\n"), nothing),
         ("memory.size", Warning, VM, |p| p.put("proc/meminfo", "MemTotal: 1500000 kB\n"), nothing),
         (
@@ -72,6 +82,14 @@ pub(super) fn machine_plants() -> Vec<Plant> {
             Warning,
             VM,
             |p| p.put("proc/meminfo", "MemTotal: 4028416 kB\nMemAvailable: 100000 kB\n"),
+            nothing,
+        ),
+        // Enough for the store (96 and 128 MiB), not for the tree (a quarter of 3934 MiB) as well.
+        (
+            "memory.available",
+            Warning,
+            VM,
+            |p| p.put("proc/meminfo", "MemTotal: 4028416 kB\nMemAvailable: 1000000 kB\n"),
             nothing,
         ),
         (
@@ -186,9 +204,10 @@ pub(super) fn machine_plants() -> Vec<Plant> {
             |p| p.probes.drift = || Drift { backwards: true, apart: Duration::ZERO },
             nothing,
         ),
-        ("clock.ledger", Error, VM, |p| p.probes.now_ms -= 60_000, nothing),
+        ("clock.ledger", Error, VM, |p| p.probes.now_ms -= 60 * 60 * 1000, nothing),
         ("network.mtu", Note, VM, |p| p.put("sys/class/net/eth0/mtu", "1280"), nothing),
         ("network.backlog", Warning, VM, |p| p.put("proc/sys/net/core/somaxconn", "128"), nothing),
+        ("network.idle", Note, VM, healthy, nothing),
         (
             "network.idle",
             Outcome::Ok,
@@ -280,4 +299,49 @@ pub(super) fn crypto_plants() -> Vec<Plant> {
             nothing,
         ),
     ]
+}
+
+/// Aim: a fix fits its cause, and what is advised stands where a script looks for it.
+#[test]
+fn fixes_fit_their_cause() {
+    type Case = (&'static str, &'static str, fn(&mut Patient), &'static str);
+    fn failing(patient: &mut Patient, syncs: fn(&Path) -> io::Result<Vec<Duration>>) {
+        patient.probes.syncs = syncs;
+    }
+    let cases: Vec<Case> = vec![
+        (
+            "memory.swappiness",
+            VM,
+            |p| p.put("proc/sys/vm/swappiness", "60"),
+            ">> /etc/sysctl.d/60-obelisk.conf",
+        ),
+        ("memory.huge-pages", VM, |_| {}, "sysctl -w vm.nr_hugepages="),
+        (
+            "memory.size",
+            VM,
+            |p| p.replace("[storage]", "[host]\nmemory_mib = 500\n[storage]"),
+            "set host.memory_mib",
+        ),
+        ("network.idle", VM, |_| {}, "sysctl -w net.ipv4.tcp_slow_start_after_idle=0"),
+        ("network.mtu", VM, |p| p.put("sys/class/net/eth0/mtu", "1280"), "ip link set dev"),
+        ("config.open", VM, |p| p.replace("open = false", "open = true"), "api.open = false"),
+        ("config.file", VM, |p| fs::remove_file(p.config()).unwrap(), "with --config"),
+        ("config.file", VM, |p| p.replace("engine =", "engin ="), "correct the line"),
+        (
+            "adapter.protected-keys",
+            Z,
+            |p| fs::remove_dir_all(p.machine.path().join("sys/devices/virtual/misc/pkey")).unwrap(),
+            "modprobe pkey",
+        ),
+        ("disk.sync", VM, |p| failing(p, |_| Err(io::Error::from_raw_os_error(28))), "add space"),
+        ("disk.sync", VM, |p| failing(p, |_| Err(io::Error::from_raw_os_error(30))), "remount,rw"),
+        ("disk.sync", VM, |p| failing(p, |_| Err(io::Error::from_raw_os_error(13))), "as the user"),
+        ("disk.sync", VM, |p| failing(p, |_| Err(io::Error::from_raw_os_error(5))), "dmesg"),
+    ];
+    for (id, machine, plant, words) in cases {
+        let mut patient = Patient::fresh(machine);
+        plant(&mut patient);
+        let found = patient.ask(id, nothing);
+        assert!(found.fix.contains(words), "{id}: {found:?}");
+    }
 }

@@ -8,6 +8,7 @@ pub(super) fn config_plants() -> Vec<Plant> {
     use Outcome::Warning;
     vec![
         ("config.file", Error, VM, |p| p.replace("engine =", "engin ="), nothing),
+        ("config.file", Error, VM, |p| fs::remove_file(p.config()).unwrap(), nothing),
         ("config.mode", Error, VM, |p| mode(&p.config(), 0o666), nothing),
         (
             "config.genesis",
@@ -226,6 +227,8 @@ pub(super) fn data_plants() -> Vec<Plant> {
             |p| p.put("proc/self/mounts", "/dev/vda1 / ext4 rw,nobarrier 0 0\n"),
             nothing,
         ),
+        // A relative data directory lies somewhere, too.
+        ("disk.options", Outcome::Ok, VM, healthy, |scope| relative(scope)),
         (
             "disk.scheduler",
             Warning,
@@ -274,6 +277,11 @@ pub(super) fn data_plants() -> Vec<Plant> {
         ("guard.age", Warning, VM, healthy, |scope| stand(scope, 9000, 9000)),
         ("guard.mode", Error, VM, |p| mode(&p.data("guard/slots.log"), 0o666), nothing),
     ]
+}
+
+fn relative(scope: &mut Scope) {
+    let Some(Ok(config)) = &mut scope.config else { panic!("no configuration") };
+    config.node.data = PathBuf::from("src");
 }
 
 fn slow_syncs(median_ms: u64, ninth_ms: u64) -> Vec<Duration> {
