@@ -15,11 +15,11 @@ obelisk host show
 
 step "a validator"
 install -d -g obelisk -m 750 /etc/obelisk/$org
-obelisk network create --out $net --validators 1
+obelisk network create --out $net --validators 1 --signer process
 install -d -o obelisk -m 700 /var/lib/obelisk-signer/$org
 configure $org
 sed -i 's/^nodes = .*/nodes = 1/' /etc/obelisk/$org/node.toml
-systemctl start --no-block obelisk@$org
+systemctl start --no-block obelisk-signer@$org obelisk@$org
 invoke() { obelisk chaincode invoke --timeout 60 configure show; }
 until_true invoke
 
