@@ -19,6 +19,7 @@ use obelisk::signer::embedded::EmbeddedSigner;
 use obelisk::signer::embedded::Mode;
 use obelisk::signer::embedded::StartError;
 use obelisk::signer::guard::GuardError;
+use obelisk::signer::guard::standing::RecordCall;
 use obelisk::types::codec::Encode;
 use obelisk::types::digest::Digest;
 use obelisk::types::ids::ChainId;
@@ -55,13 +56,19 @@ fn request(sequence: u64, content: u8) -> SignRequest {
     SignRequest { slot: Some(slot), text: vote::signed_text(&chain(), &vote.to_bytes()) }
 }
 
+/// A signer whose record was compared and found whole.
+fn start(log: &Path, has_signed: bool) -> EmbeddedSigner {
+    let signer = EmbeddedSigner::start(Mode::Direct, log, chain(), key(), has_signed).unwrap();
+    signer.record(signer.opening(), &RecordCall::Settle).unwrap();
+    signer
+}
+
 /// What the child does; in an ordinary run of the tests it does nothing.
 #[test]
 fn child_that_signs_until_killed() {
     let Some(log) = std::env::var_os(LOG) else { return };
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
-    let signer =
-        EmbeddedSigner::start(Mode::Direct, Path::new(&log), chain(), key(), first > 0).unwrap();
+    let signer = start(Path::new(&log), first > 0);
     let mut out = std::io::stdout();
     for lot in 0.. {
         let lot_first = first + lot * 7;
@@ -107,7 +114,7 @@ fn a_killed_signer_never_signs_twice() {
         // What it still said before it died counts as well.
         last = lines.filter_map(|line| signed(&line)).last().unwrap_or(last);
 
-        let signer = EmbeddedSigner::start(Mode::Direct, &log, chain(), key(), true).unwrap();
+        let signer = start(&log, true);
         let others: Vec<_> = (0..=last).map(|n| request(n, 2)).collect();
         for refused in signer.sign(&others) {
             assert!(matches!(refused, Err(SignError::Conflict { .. })), "{refused:?}");

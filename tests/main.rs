@@ -22,6 +22,7 @@ mod distance;
 #[cfg(feature = "cli")]
 mod evidence;
 mod execution;
+mod fencing;
 #[cfg(all(feature = "cli", feature = "pkcs11"))]
 mod founding;
 mod guard;

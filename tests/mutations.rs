@@ -13,6 +13,8 @@ use obelisk::signer::SignError;
 use obelisk::signer::SignRequest;
 use obelisk::signer::guard::format::Floor;
 use obelisk::signer::guard::hand_over::Record;
+use obelisk::signer::guard::standing::Answer;
+use obelisk::signer::guard::standing::Opening;
 use obelisk::signer::guard::standing::RecordCall;
 use obelisk::signer::guard::standing::Standing;
 use obelisk::signer::sessions::Stored;
@@ -126,7 +128,7 @@ fn signer_requests() -> Vec<Vec<u8>> {
     let (key, chain) = (Digest([7; 32]), ChainId(Digest([9; 32])));
     let (epoch, view, sequence) = (Epoch(1), View(2), SequenceNumber(3));
     let at = Slot { epoch, view, sequence, phase: Phase::Commit };
-    let slot = Some(at);
+    let (slot, opening) = (Some(at), Opening([2; 16]));
     let text = Bytes::from_static(b"a text");
     let requests = vec![
         SignRequest { slot, text: text.clone() },
@@ -138,9 +140,9 @@ fn signer_requests() -> Vec<Vec<u8>> {
         Ask::Forget { key, sequence },
         Ask::Transport { key, text },
         Ask::Status,
-        Ask::Record { key, call: RecordCall::Examine(vec![(at, key)]) },
-        Ask::Record { key, call: RecordCall::Fence(Floor::default()) },
-        Ask::Record { key, call: RecordCall::Settle },
+        Ask::Record { key, opening, call: RecordCall::Examine(vec![(at, key)]) },
+        Ask::Record { key, opening, call: RecordCall::Fence(Floor::default()) },
+        Ask::Record { key, opening, call: RecordCall::Settle },
     ];
     asks.map(|ask| Request { deadline_ms: 500, ask }.to_bytes().to_vec()).to_vec()
 }
@@ -159,12 +161,17 @@ fn signer_replies() -> Vec<Vec<u8>> {
     ];
     let replies = [
         Reply::Refused("no such key".to_owned()),
-        Reply::Opened { identity: [3; 16], fencing_epoch: 1, parallel: 4 },
+        Reply::Opened {
+            identity: [3; 16],
+            fencing_epoch: 1,
+            opening: Opening([2; 16]),
+            parallel: 4,
+        },
         Reply::Signed(results),
         Reply::Forgotten,
         Reply::Signature(Signature([4; 64])),
         Reply::Status(Bytes::from_static(b"{}")),
-        Reply::Standing(Standing::Incomplete),
+        Reply::Record(Answer { standing: Standing::Incomplete, floor: sequence }),
     ];
     replies.map(|reply| reply.to_bytes().to_vec()).to_vec()
 }

@@ -31,8 +31,11 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use obelisk::signer::Signer;
+use obelisk::signer::guard::standing::RecordCall;
 use obelisk::signer::remote;
 use obelisk::signer::remote::Place;
+use obelisk::signer::remote::RemoteSigner;
 use obelisk::signer::socket;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_obelisk");
@@ -107,6 +110,15 @@ fn spawn(config: &Path, environment: &[(String, String)]) -> Child {
 fn place(socket: &Path) -> Place {
     let deadline = Duration::from_secs(10);
     Place { socket: socket.to_owned(), user: socket::own_user(), deadline }
+}
+
+/// Says, as a node does that compared the record and found it whole, that it may sign.
+fn settle(signer: &RemoteSigner) {
+    let end = Instant::now() + PATIENCE;
+    while signer.record(signer.opening(), &RecordCall::Settle).is_err() {
+        assert!(Instant::now() < end, "the record cannot be settled");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Runs a signer that must not start; returns its exit code and standard error.

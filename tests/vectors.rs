@@ -27,6 +27,7 @@ use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::embedded::EmbeddedSigner;
 use obelisk::signer::embedded::Mode;
+use obelisk::signer::guard::standing::RecordCall;
 use obelisk::storage::memory::MemoryKv;
 use obelisk::types::batch::Batch;
 use obelisk::types::block::Block;
@@ -180,6 +181,7 @@ fn the_frozen_guard_remembers_what_it_signed() {
     let chain = genesis.chain_id();
     let key = story::validator_keys().remove(replicas::WITNESS);
     let signer = EmbeddedSigner::start(Mode::Direct, &log, chain, key, true).expect("opens");
+    signer.record(signer.opening(), &RecordCall::Settle).expect("settles");
     let block: Block = read("block-6.bin");
     let request = |vote: Vote| SignRequest {
         slot: Some(vote.slot),

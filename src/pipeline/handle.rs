@@ -344,7 +344,7 @@ impl Handle {
             if !core.view_active {
                 not_ready.push(format!("a view change to view {} is under way", core.view));
             }
-            not_ready.extend(shared.gate.reason());
+            not_ready.extend(shared.gate.reason(core.delivered));
             not_ready.extend(shared.signer.as_ref().and_then(|signer| signer.trouble()));
         }
         let (pending_batches, pending_batch_bytes) = shared.bodies.depth();

@@ -8,8 +8,9 @@ use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::Answer;
+use crate::signer::guard::standing::Opening;
 use crate::signer::guard::standing::RecordCall;
-use crate::signer::guard::standing::Standing;
 use crate::telemetry::metrics::Metrics;
 use crate::types::ids::SequenceNumber;
 use crate::types::signature::PublicKey;
@@ -52,8 +53,12 @@ impl Signer for Measured {
         self.signer.trouble()
     }
 
-    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
-        self.signer.record(call)
+    fn opening(&self) -> Opening {
+        self.signer.opening()
+    }
+
+    fn record(&self, opening: Opening, call: &RecordCall) -> Result<Answer, SignError> {
+        self.signer.record(opening, call)
     }
 
     fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {

@@ -363,6 +363,7 @@ impl Driver<'_> {
             wal,
             signer: Arc::new(Measured::new(seat.signer, self.shared.metrics.clone())),
             gate: self.shared.gate.clone(),
+            witnesses: self.witnesses.clone(),
             transport: self.shared.transport.clone(),
             bodies: self.shared.bodies.clone(),
             mempool: self.shared.mempool.clone(),

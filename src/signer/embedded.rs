@@ -33,8 +33,9 @@ use crate::signer::guard::cleared::Cleared;
 use crate::signer::guard::cleared::ClearedToSign;
 use crate::signer::guard::cleared::Signed;
 use crate::signer::guard::format::State;
+use crate::signer::guard::standing::Answer;
+use crate::signer::guard::standing::Opening;
 use crate::signer::guard::standing::RecordCall;
-use crate::signer::guard::standing::Standing;
 use crate::signer::sessions::SessionError;
 use crate::signer::sessions::SessionPlan;
 use crate::signer::sessions::Sessions;
@@ -70,6 +71,21 @@ pub enum StartError {
     Thread(#[source] std::io::Error),
 }
 
+/// How a guard stands, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardState {
+    /// See `SlotGuard::create`.
+    pub fencing_epoch: u64,
+    /// Nothing is signed below it.
+    pub floor: SequenceNumber,
+    /// The newest sequence number signed for.
+    pub newest: SequenceNumber,
+    /// Whether it signs, as the log says.
+    pub state: State,
+    /// Whether it does: it was compared since this process opened it.
+    pub signs: bool,
+}
+
 /// The slot guard with a key of this process.
 pub struct EmbeddedSigner {
     inner: Arc<Inner>,
@@ -77,6 +93,7 @@ pub struct EmbeddedSigner {
 
 struct Inner {
     chain: ChainId,
+    opening: Opening,
     guard: Mutex<SlotGuard>,
     key: Arc<dyn SigningKey>,
     signs: Signs,
@@ -113,8 +130,9 @@ impl EmbeddedSigner {
             let reason = "the slot guard was made for another key".to_owned();
             return Err(SignError::Key { reason });
         }
-        let chain = guard.chain();
-        let inner = Inner { chain, guard: Mutex::new(guard), key, signs: Signs::Direct };
+        let (chain, opening) = (guard.chain(), guard.opening());
+        let (guard, signs) = (Mutex::new(guard), Signs::Direct);
+        let inner = Inner { chain, opening, guard, key, signs };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -139,7 +157,8 @@ impl EmbeddedSigner {
                 wake: Condvar::new(),
             })),
         };
-        let inner = Arc::new(Inner { chain, guard: Mutex::new(guard), key, signs });
+        let opening = guard.opening();
+        let inner = Arc::new(Inner { chain, opening, guard: Mutex::new(guard), key, signs });
         if matches!(inner.signs, Signs::Delegated(_)) {
             let ahead = Arc::downgrade(&inner);
             std::thread::Builder::new()
@@ -156,10 +175,16 @@ impl EmbeddedSigner {
         Ok((guard.identity(), guard.fencing_epoch()))
     }
 
-    /// Fencing epoch, floor and state of the guard, for people.
-    pub fn guard_state(&self) -> Result<(u64, SequenceNumber, State), SignError> {
+    /// How the guard stands, for people.
+    pub fn guard_state(&self) -> Result<GuardState, SignError> {
         let guard = self.inner.lock_guard()?;
-        Ok((guard.fencing_epoch(), guard.floor(), guard.state()))
+        Ok(GuardState {
+            fencing_epoch: guard.fencing_epoch(),
+            floor: guard.floor(),
+            newest: guard.newest(),
+            state: guard.state(),
+            signs: guard.signs(),
+        })
     }
 
     /// Why nothing is signed any more, where the guard's log failed: the process must stop.
@@ -204,8 +229,16 @@ impl Signer for EmbeddedSigner {
         }
     }
 
-    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
-        self.inner.lock_guard()?.record(call)
+    fn opening(&self) -> Opening {
+        self.inner.opening
+    }
+
+    fn record(&self, opening: Opening, call: &RecordCall) -> Result<Answer, SignError> {
+        let answer = self.inner.lock_guard()?.record(opening, call);
+        if let Signs::Delegated(delegated) = &self.inner.signs {
+            delegated.call(Call::Look);
+        }
+        answer
     }
 
     fn forget_below(&self, sequence: SequenceNumber) -> Result<(), SignError> {
@@ -330,11 +363,18 @@ fn certify_ahead(signer: &Weak<Inner>) {
     loop {
         let Some(inner) = signer.upgrade() else { return };
         let Signs::Delegated(delegated) = &inner.signs else { return };
-        let Ok(newest_vote) = inner.lock_guard().map(|guard| guard.newest()) else { return };
-        let due = {
+        let Ok((newest_vote, signs)) =
+            inner.lock_guard().map(|guard| (guard.newest(), guard.signs()))
+        else {
+            return;
+        };
+        // A session's certificate fills a slot: it waits as votes do.
+        let due = if signs {
             let mut sessions = lock(&delegated.sessions);
             sessions.delete_past(newest_vote);
             sessions.next_due(newest_vote)
+        } else {
+            None
         };
         match due.map(|first| inner.certify(delegated, first)) {
             Some(Err(error)) => {

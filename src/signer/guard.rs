@@ -18,10 +18,10 @@
 //!   (the kernel may have dropped the pages), so the process must stop and open the log again.
 //!
 //! A lost log is not made again silently: `open` refuses where it is missing. A restored old copy
-//! of the log cannot be recognised from the file alone: peers show what they saw of the key
-//! (`standing`). A log moves to another signer by `hand_over`. Slots far below the newest signed
-//! sequence number, or below what the caller says is stable, are forgotten and refused from then
-//! on: memory and log stay bounded, and forgetting can only refuse too much, never sign twice.
+//! cannot be recognised from the file alone: after each opening, before anything is signed, peers
+//! show what they saw of the key (`standing`). A log moves to another signer by `hand_over`. Slots
+//! far below the newest signed sequence number, or below what the caller says is stable, are
+//! forgotten and refused from then on: forgetting can only refuse too much, never sign twice.
 
 pub mod cleared;
 pub mod disk;
@@ -63,6 +63,7 @@ use format::HEADER_BYTES;
 use format::Header;
 use format::RECORD_BYTES;
 use format::State;
+use standing::Opening;
 
 /// Why a guard cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,18 +71,18 @@ pub enum GuardError {
     /// No log where one must be.
     #[error(
         "the slot guard {path} is missing, and this key has signed before: without the record of \
-         what it signed it could sign twice. Put it back where it was moved; where it is lost, \
+         what it signed it could sign twice; put it back where it was moved, and where it is lost \
          `obelisk signer renew` begins it anew"
     )]
     Missing { path: PathBuf },
     /// A log where none may be.
     #[error(
-        "{path} exists already: a guard is made once for a key. Open it, or choose another path"
+        "{path} exists already: a guard is made once for a key; open it, or choose another path"
     )]
     Exists { path: PathBuf },
     /// Another process uses it.
     #[error(
-        "the slot guard {path} is locked by another process: one key signs in one process. Stop \
+        "the slot guard {path} is locked by another process: one key signs in one process; stop \
          the other node or signer first"
     )]
     Locked { path: PathBuf },
@@ -91,29 +92,29 @@ pub enum GuardError {
     /// The bytes are not what was written.
     #[error(
         "the slot guard {path} is damaged at byte {offset}: {reason}. What was signed is not known \
-         for certain, so nothing is signed. Restore this file from the same disk state as the \
-         node's data, or replace the validator's key"
+         for certain, so nothing is signed; put no old copy in its place: where no other signer has \
+         the key, `obelisk signer renew` puts this file aside and begins a record anew"
     )]
     Damaged { path: PathBuf, offset: u64, reason: &'static str },
     /// The record was handed over.
     #[error(
         "the slot guard {path} is retired: its record was exported, and another signer holds it \
-         now. Start that one; to sign here again, export it there and import it here"
+         now; start that one, or export it there and import it here to sign here again"
     )]
     Retired { path: PathBuf },
-    /// Only a lost or stopped log is renewed.
-    #[error("the slot guard {path} is in use already: there is nothing to renew")]
+    /// Only a lost, damaged or stopped log is renewed.
+    #[error("the slot guard {path} is in use already; there is nothing to renew")]
     NothingToRenew { path: PathBuf },
     /// A log that does not know what its key signed has nothing to hand over.
     #[error(
-        "the slot guard {path} does not know for certain what its key has signed: let it go on \
+        "the slot guard {path} does not know for certain what its key has signed; let it go on \
          first, then export it"
     )]
     NotSettled { path: PathBuf },
     /// A log of another chain or key.
     #[error(
-        "the slot guard {path} belongs to another {what}: found {found}, expected {expected}. \
-         Point the signer at its own log"
+        "the slot guard {path} belongs to another {what}: found {found}, expected {expected}; \
+         point the signer at its own log"
     )]
     Foreign { path: PathBuf, what: &'static str, found: Digest, expected: Digest },
 }
@@ -134,6 +135,9 @@ pub struct SlotGuard {
     append: Append,
     /// First bytes of every consensus text of this chain.
     text_prefix: Bytes,
+    /// This opening of the log, and whether the record was compared since then: see `standing`.
+    opening: Opening,
+    compared: bool,
     /// Why nothing is cleared any more.
     failed: Option<String>,
     /// Held for the life of the guard.
@@ -188,6 +192,8 @@ impl SlotGuard {
             end,
             allocated: bytes.len() as u64,
             append,
+            opening: Opening(hand_over::draw_identity(path)?),
+            compared: false,
             failed: None,
             _lock: lock,
         })
@@ -235,6 +241,8 @@ impl SlotGuard {
             end: scan.end,
             allocated: bytes.len() as u64,
             append: scan.last,
+            opening: Opening(hand_over::draw_identity(path)?),
+            compared: false,
             failed: None,
             _lock: lock,
         };

@@ -17,9 +17,9 @@ use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
 use crate::signer::embedded::EmbeddedSigner;
+use crate::signer::embedded::GuardState;
 use crate::signer::embedded::Mode;
 use crate::signer::embedded::StartError;
-use crate::signer::guard::format::State;
 use crate::signer::wire;
 use crate::signer::wire::Ask;
 use crate::signer::wire::Reply;
@@ -110,8 +110,8 @@ impl Keyring {
         signer.map_or_else(Default::default, |signer| (signer.sessions(), signer.trouble()))
     }
 
-    /// Fencing epoch, floor and state of a validator's guard that is open; for people.
-    pub fn guard_state(&self, key: &Digest) -> Option<(u64, SequenceNumber, State)> {
+    /// How a validator's guard stands, where it is open; for people.
+    pub fn guard_state(&self, key: &Digest) -> Option<GuardState> {
         self.entries.get(key)?.signer().ok()?.guard_state().ok()
     }
 
@@ -136,8 +136,9 @@ impl Keyring {
                 signer.forget_below(*sequence).map_err(|error| error.to_string())?;
                 Ok(Reply::Forgotten)
             }),
-            Ask::Record { call, .. } => entry.signer().and_then(|signer| {
-                signer.record(call).map(Reply::Standing).map_err(|error| error.to_string())
+            Ask::Record { opening, call, .. } => entry.signer().and_then(|signer| {
+                let answer = signer.record(*opening, call);
+                answer.map(Reply::Record).map_err(|error| error.to_string())
             }),
             Ask::Transport { text, .. } => entry.answer_transport(text),
             Ask::Status => return None,
@@ -190,7 +191,8 @@ impl Entry {
         let (identity, fencing_epoch) =
             signer.guard_identity().map_err(|error| error.to_string())?;
         let parallel = u16::try_from(self.held.parallel).unwrap_or(u16::MAX);
-        Ok(Reply::Opened { identity, fencing_epoch, parallel })
+        let opening = signer.opening();
+        Ok(Reply::Opened { identity, fencing_epoch, opening, parallel })
     }
 
     fn answer_sign(&self, requests: &[SignRequest]) -> Result<Reply, String> {

@@ -3,7 +3,8 @@
 //! A consensus signature names its slot. The guard makes slot and text durable before the key is
 //! used; the same slot with another text is refused for ever; the same text gets a signature again.
 //! No path signs without the guard: a key signs a `guard::ClearedToSign`, which only the guard can
-//! make.
+//! make. A guard that a process has just opened signs no slot before its node has compared the
+//! record with what was seen of the key (`guard::standing`).
 //!
 //! ```text
 //! SignRequest -> SlotGuard::clear (append, one sync) -> ClearedToSign -> key -> VoteSignature
@@ -28,8 +29,9 @@ pub mod wire;
 use bytes::Bytes;
 
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::Answer;
+use crate::signer::guard::standing::Opening;
 use crate::signer::guard::standing::RecordCall;
-use crate::signer::guard::standing::Standing;
 use crate::types::ids::SequenceNumber;
 use crate::types::signature::PublicKey;
 use crate::types::vote::Slot;
@@ -86,9 +88,13 @@ pub trait Signer: Send + Sync {
         None
     }
 
+    /// The opening of the record that answers now. Another one than before means another process,
+    /// whose record may be another one as well.
+    fn opening(&self) -> Opening;
+
     /// Tells the guard what others saw of its key, or what follows from that; answers how the
-    /// record stands.
-    fn record(&self, call: &RecordCall) -> Result<Standing, SignError>;
+    /// record stands. Refused where another opening than `opening` answers.
+    fn record(&self, opening: Opening, call: &RecordCall) -> Result<Answer, SignError>;
 
     /// Lets the guard forget the sequence-bound slots below `sequence`, which must be stable (a
     /// checkpoint certificate covers everything below it): from then on they are refused. A guard

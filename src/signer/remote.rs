@@ -11,6 +11,9 @@
 //! signer stays away, requests fail at once and the link thread keeps trying with growing pauses;
 //! the loss and the return are logged once each. An answer that is lost leaves the outcome unknown:
 //! the slot stays taken in the guard, and asking again for the same text is always safe.
+//!
+//! Whoever answers after a loss may be another process with another record. Its guard signs nothing
+//! before it was compared (`guard::standing`), which `opening` tells to whoever compares.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -33,8 +36,9 @@ use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::Answer;
+use crate::signer::guard::standing::Opening;
 use crate::signer::guard::standing::RecordCall;
-use crate::signer::guard::standing::Standing;
 use crate::signer::keyring;
 use crate::signer::socket;
 use crate::signer::wire;
@@ -95,7 +99,7 @@ struct Link {
     place: Place,
     jobs: Sender<Job>,
     waiting: Receiver<Job>,
-    opening: Opening,
+    what: What,
     state: Arc<Mutex<State>>,
 }
 
@@ -110,6 +114,8 @@ struct State {
     opened: bool,
     /// What the signer said of `Signer::parallel`.
     parallel: usize,
+    /// The opening of the guard that the newest connection found.
+    opening: Opening,
 }
 
 struct Job {
@@ -120,7 +126,7 @@ struct Job {
 
 /// What opens the key on every new connection.
 #[derive(Clone, Copy)]
-enum Opening {
+enum What {
     Guard { chain: ChainId, has_signed: bool },
     Nothing,
 }
@@ -134,7 +140,7 @@ impl RemoteSigner {
         key: PublicKey,
         has_signed: bool,
     ) -> Result<Self, RemoteError> {
-        let link = Link::start(place, &key, Opening::Guard { chain, has_signed })?;
+        let link = Link::start(place, &key, What::Guard { chain, has_signed })?;
         link.wait_open(Duration::from_millis(limits::SIGNER_START_MS))?;
         for _ in 1..link.parallel() {
             link.connect_another()?;
@@ -185,10 +191,20 @@ impl Signer for RemoteSigner {
         &self.key
     }
 
-    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
-        let ask = Ask::Record { key: self.link.name, call: call.clone() };
+    fn opening(&self) -> Opening {
+        lock(&self.link.state).opening
+    }
+
+    fn record(&self, opening: Opening, call: &RecordCall) -> Result<Answer, SignError> {
+        let ask = Ask::Record { key: self.link.name, opening, call: call.clone() };
         match self.link.ask(ask) {
-            Ok(Reply::Standing(standing)) => Ok(standing),
+            Ok(Reply::Record(answer)) => {
+                // What the record refused before it was fenced or settled is past.
+                if !matches!(call, RecordCall::Examine(_)) {
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                Ok(answer)
+            }
             Ok(other) => Err(key_error(&unexpected(&other))),
             Err(reason) => Err(key_error(&reason)),
         }
@@ -208,7 +224,7 @@ impl RemoteKey {
     /// is still starting.
     pub fn open(place: Place, key: PublicKey) -> Result<Self, RemoteError> {
         let socket = place.socket.clone();
-        let link = Link::start(place, &key, Opening::Nothing)?;
+        let link = Link::start(place, &key, What::Nothing)?;
         link.wait_open(Duration::from_millis(limits::SIGNER_START_MS))?;
         let key = Self { key, link };
         match key.sign(keyring::HANDSHAKE_START) {
@@ -252,20 +268,21 @@ pub fn status(place: &Place) -> Result<String, RemoteError> {
 }
 
 impl Link {
-    fn start(place: Place, key: &PublicKey, opening: Opening) -> Result<Self, RemoteError> {
+    fn start(place: Place, key: &PublicKey, what: What) -> Result<Self, RemoteError> {
         let (jobs, waiting) = bounded(limits::SIGNER_REQUESTS_WAITING_MAX);
         let down = State { down_since: Some(Instant::now()), ..State::default() };
         let state = Arc::new(Mutex::new(down));
-        let link = Self { name: wire::name_of(key), place, jobs, waiting, opening, state };
+        let link = Self { name: wire::name_of(key), place, jobs, waiting, what, state };
         link.connect_another()?;
         Ok(link)
     }
 
     /// One more connection with a thread of its own; all take from one queue.
     fn connect_another(&self) -> Result<(), RemoteError> {
-        let (name, opening, waiting) = (self.name, self.opening, self.waiting.clone());
+        let (name, what, waiting) = (self.name, self.what, self.waiting.clone());
         let (place, state) = (self.place.clone(), self.state.clone());
-        let thread = LinkThread { name, place, opening, state };
+        let found = Opening::default();
+        let thread = LinkThread { name, place, what, found, state };
         std::thread::Builder::new()
             .name("signer link".into())
             .spawn(move || thread.run(&waiting))
@@ -326,7 +343,9 @@ impl Link {
 struct LinkThread {
     name: Digest,
     place: Place,
-    opening: Opening,
+    what: What,
+    /// The opening of the guard that this connection found.
+    found: Opening,
     state: Arc<Mutex<State>>,
 }
 
@@ -347,6 +366,11 @@ impl LinkThread {
                 if left.is_zero() {
                     self.tell(&job, Err("its deadline passed".to_owned()));
                     continue;
+                }
+                // All connections go to the process that was found last.
+                if self.found != lock(&self.state).opening {
+                    unsent = Some(job);
+                    break;
                 }
                 match exchange(&stream, job.ask.clone(), left) {
                     Ok(Reply::Refused(reason)) => self.tell(&job, Err(reason)),
@@ -369,7 +393,7 @@ impl LinkThread {
         loop {
             match self.attempt() {
                 Ok((stream, parallel)) => {
-                    self.found(parallel);
+                    self.connected(parallel);
                     return Some(stream);
                 }
                 Err((reason, refused)) => self.lost(&reason, refused),
@@ -401,12 +425,13 @@ impl LinkThread {
     fn attempt(&mut self) -> Result<(UnixStream, usize), (String, bool)> {
         let stream = socket::connect(&self.place.socket, self.place.user)
             .map_err(|error| (error.to_string(), false))?;
-        let Opening::Guard { chain, has_signed } = self.opening else { return Ok((stream, 1)) };
+        let What::Guard { chain, has_signed } = self.what else { return Ok((stream, 1)) };
         let ask = Ask::Open { key: self.name, chain, has_signed };
         match exchange(&stream, ask, self.place.deadline) {
-            Ok(Reply::Opened { parallel, .. }) => {
+            Ok(Reply::Opened { opening, parallel, .. }) => {
                 // From now on a missing guard is a lost one.
-                self.opening = Opening::Guard { chain, has_signed: true };
+                self.what = What::Guard { chain, has_signed: true };
+                self.found = opening;
                 Ok((stream, parallel.into()))
             }
             Ok(Reply::Refused(reason)) => Err((reason, true)),
@@ -415,12 +440,13 @@ impl LinkThread {
         }
     }
 
-    fn found(&self, parallel: usize) {
+    fn connected(&self, parallel: usize) {
         let mut state = lock(&self.state);
         if state.opened {
             tracing::info!(socket = %self.place.socket.display(), "the signer is back");
         }
-        *state = State { opened: true, parallel, ..State::default() };
+        let opening = self.found;
+        *state = State { opened: true, parallel, opening, ..State::default() };
     }
 
     fn lost(&self, reason: &str, refused: bool) {

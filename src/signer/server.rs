@@ -231,7 +231,7 @@ fn count(shared: &Shared, lane: Lane, reply: &Reply) {
                 tracing::warn!(reason, "refused a request");
             }
         }
-        Reply::Opened { .. } | Reply::Forgotten | Reply::Status(_) | Reply::Standing(_) => {}
+        Reply::Opened { .. } | Reply::Forgotten | Reply::Status(_) | Reply::Record(_) => {}
     }
 }
 

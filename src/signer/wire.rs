@@ -2,28 +2,29 @@
 //!
 //! ```text
 //! frame     u32 length | body                              (big-endian; length at most the limit)
-//! request   version u8 = 1 | deadline_ms u32 | what u8 | fields
+//! request   version u8 = 2 | deadline_ms u32 | what u8 | fields
 //!   1 open       key 32 | chain 32 | has_signed u8         the guard is opened, or made
 //!   2 sign       key 32 | list of { option slot | bytes }  consensus texts, under the guard
 //!   3 forget     key 32 | sequence u64                     slots below are refused from now on
 //!   4 transport  key 32 | bytes                            one TLS handshake text
 //!   5 status                                               what the signer holds and did
-//!   6 record     key 32 | call                             what others saw of the key
+//!   6 record     key 32 | opening 16 | call                what others saw of the key
 //!     call       0 examine | list of { slot 25 | SHA-256 of the text 32 }
 //!                1 fence | sequence u64 | epoch u64 | view u64;  2 settle;  3 stop
 //! reply     what u8 | fields
 //!   0 refused    string                                    the request as a whole
-//!   1 opened     identity 16 | fencing epoch u64 | parallel u16
+//!   1 opened     identity 16 | fencing epoch u64 | opening 16 | parallel u16
 //!   2 signed     list of { 0 | vote signature, or tag and reason }
 //!   3 forgotten
 //!   4 signature  64
 //!   5 status     bytes                                     JSON
-//!   6 standing   u8: 0 complete, 1 incomplete, 2 stopped
+//!   6 record     standing u8: 0 complete, 1 incomplete, 2 stopped | floor u64
 //! ```
 //!
-//! `key` is the SHA-256 of the encoded public key. The deadline counts from the arrival of the
-//! request: what has not begun by then is not begun. Decoders refuse every other byte sequence with
-//! a typed error; nothing is allocated by a claimed length.
+//! `key` is the SHA-256 of the encoded public key. `opening` is drawn whenever a process opens the
+//! guard's log; a call for another one is refused (`guard::standing`). The deadline counts from the
+//! arrival of the request: what has not begun by then is not begun. Decoders refuse every other
+//! byte sequence with a typed error; nothing is allocated by a claimed length.
 
 use std::io;
 use std::io::Read;
@@ -34,8 +35,9 @@ use bytes::Bytes;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::guard::cleared::Signed;
+use crate::signer::guard::standing::Answer;
+use crate::signer::guard::standing::Opening;
 use crate::signer::guard::standing::RecordCall;
-use crate::signer::guard::standing::Standing;
 use crate::types::codec::Decode;
 use crate::types::codec::DecodeError;
 use crate::types::codec::Encode;
@@ -73,7 +75,7 @@ pub enum Ask {
     /// Asks for the state.
     Status,
     /// Says what others saw of a validator's key.
-    Record { key: Digest, call: RecordCall },
+    Record { key: Digest, opening: Opening, call: RecordCall },
 }
 
 /// What the signer answers.
@@ -82,7 +84,7 @@ pub enum Reply {
     /// The request as a whole was refused.
     Refused(String),
     /// The guard is open; so many requests may well be under way at once.
-    Opened { identity: [u8; 16], fencing_epoch: u64, parallel: u16 },
+    Opened { identity: [u8; 16], fencing_epoch: u64, opening: Opening, parallel: u16 },
     /// One result per text.
     Signed(Signed),
     /// The slots are forgotten.
@@ -92,7 +94,7 @@ pub enum Reply {
     /// JSON.
     Status(Bytes),
     /// How the record stands.
-    Standing(Standing),
+    Record(Answer),
 }
 
 /// Names a key in requests.
@@ -164,9 +166,10 @@ impl Encode for Request {
                 w.bytes(text);
             }
             Ask::Status => w.u8(STATUS),
-            Ask::Record { key, call } => {
+            Ask::Record { key, opening, call } => {
                 w.u8(RECORD);
                 key.encode(w);
+                opening.encode(w);
                 call.encode(w);
             }
         }
@@ -196,7 +199,11 @@ impl Decode for Request {
                 text: r.bytes("handshake text", limits::SIGNER_HANDSHAKE_BYTES_MAX)?,
             },
             STATUS => Ask::Status,
-            RECORD => Ask::Record { key: Digest::decode(r)?, call: RecordCall::decode(r)? },
+            RECORD => Ask::Record {
+                key: Digest::decode(r)?,
+                opening: Opening::decode(r)?,
+                call: RecordCall::decode(r)?,
+            },
             _ => return Err(DecodeError::Invalid { field: "request", reason: "unknown" }),
         };
         Ok(Self { deadline_ms, ask })
@@ -224,10 +231,11 @@ impl Encode for Reply {
                 w.u8(REFUSED);
                 w.string(cut(reason));
             }
-            Self::Opened { identity, fencing_epoch, parallel } => {
+            Self::Opened { identity, fencing_epoch, opening, parallel } => {
                 w.u8(OPEN);
                 w.raw(identity);
                 w.u64(*fencing_epoch);
+                opening.encode(w);
                 w.u16(*parallel);
             }
             Self::Signed(results) => {
@@ -244,9 +252,9 @@ impl Encode for Reply {
                 w.u8(STATUS);
                 w.bytes(json);
             }
-            Self::Standing(standing) => {
+            Self::Record(answer) => {
                 w.u8(RECORD);
-                standing.encode(w);
+                answer.encode(w);
             }
         }
     }
@@ -259,6 +267,7 @@ impl Decode for Reply {
             OPEN => Self::Opened {
                 identity: r.array("identity")?,
                 fencing_epoch: r.u64("epoch")?,
+                opening: Opening::decode(r)?,
                 parallel: r.u16("parallel")?,
             },
             SIGN => {
@@ -272,7 +281,7 @@ impl Decode for Reply {
             FORGET => Self::Forgotten,
             TRANSPORT => Self::Signature(Signature::decode(r)?),
             STATUS => Self::Status(r.bytes("status", limits::SIGNER_STATUS_BYTES_MAX)?),
-            RECORD => Self::Standing(Standing::decode(r)?),
+            RECORD => Self::Record(Answer::decode(r)?),
             _ => return Err(DecodeError::Invalid { field: "reply", reason: "unknown" }),
         })
     }
@@ -340,7 +349,7 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const REFUSED: u8 = 0;
 const OPEN: u8 = 1;
 const SIGN: u8 = 2;
@@ -358,6 +367,7 @@ const FIRST_READ_BYTES: usize = 64 * 1024;
 mod tests {
     use super::*;
     use crate::signer::guard::format::Floor;
+    use crate::signer::guard::standing::Standing;
     use crate::types::ids::Epoch;
     use crate::types::ids::View;
     use crate::types::vote::Phase;
@@ -368,7 +378,7 @@ mod tests {
     }
 
     fn requests() -> Vec<Request> {
-        let key = Digest([7; 32]);
+        let (key, opening) = (Digest([7; 32]), Opening([2; 16]));
         let text = Bytes::from_static(b"text");
         let sign = SignRequest { slot: Some(slot()), text: text.clone() };
         let free = SignRequest { slot: None, text: Bytes::new() };
@@ -378,10 +388,10 @@ mod tests {
             Ask::Forget { key, sequence: SequenceNumber(9) },
             Ask::Transport { key, text },
             Ask::Status,
-            Ask::Record { key, call: RecordCall::Examine(vec![(slot(), key)]) },
-            Ask::Record { key, call: RecordCall::Fence(Floor::default()) },
-            Ask::Record { key, call: RecordCall::Settle },
-            Ask::Record { key, call: RecordCall::Stop },
+            Ask::Record { key, opening, call: RecordCall::Examine(vec![(slot(), key)]) },
+            Ask::Record { key, opening, call: RecordCall::Fence(Floor::default()) },
+            Ask::Record { key, opening, call: RecordCall::Settle },
+            Ask::Record { key, opening, call: RecordCall::Stop },
         ]
         .map(|ask| Request { deadline_ms: 500, ask })
         .to_vec()
@@ -391,7 +401,12 @@ mod tests {
         let floor = SequenceNumber(4);
         vec![
             Reply::Refused("no such key".into()),
-            Reply::Opened { identity: [3; 16], fencing_epoch: 5, parallel: 4 },
+            Reply::Opened {
+                identity: [3; 16],
+                fencing_epoch: 5,
+                opening: Opening([2; 16]),
+                parallel: 4,
+            },
             Reply::Signed(vec![
                 Ok(Signature([6; 64]).into()),
                 Err(SignError::Conflict { slot: slot() }),
@@ -403,9 +418,9 @@ mod tests {
             Reply::Forgotten,
             Reply::Signature(Signature([8; 64])),
             Reply::Status(Bytes::from_static(b"{}")),
-            Reply::Standing(Standing::Complete),
-            Reply::Standing(Standing::Incomplete),
-            Reply::Standing(Standing::Stopped),
+            Reply::Record(Answer { standing: Standing::Complete, floor }),
+            Reply::Record(Answer { standing: Standing::Incomplete, floor }),
+            Reply::Record(Answer { standing: Standing::Stopped, floor }),
         ]
     }
 

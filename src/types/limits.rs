@@ -394,8 +394,9 @@ pub const START_TOLD_MS: u64 = 1_000;
 /// manager's watchdog asks for it.
 pub const SERVICE_TURN_MS_MAX: u64 = 5_000;
 
-/// Votes that one peer shows of a replica's key: the newest of each phase that fills slots.
-pub const WITNESS_ENVELOPES_MAX: usize = 6;
+/// Votes that one peer shows of a replica's key: the newest of each phase that fills slots, by
+/// sequence number and by view.
+pub const WITNESS_ENVELOPES_MAX: usize = 12;
 /// Answers of peers that wait to be looked at; more are dropped, and asked for again.
 pub const WITNESS_INPUTS_MAX: usize = 256;
 /// A voting validator asks its peers what they saw of its key in this interval, milliseconds.

@@ -33,6 +33,7 @@ use super::PATIENCE;
 use super::SignerProcess;
 use super::place;
 use super::process::request;
+use super::settle;
 use super::softhsm::SoftHsm;
 use crate::cluster::Cluster;
 
@@ -193,7 +194,8 @@ fn a_stopped_record_silences_session_keys_until_it_is_renewed() {
     let me = network.cluster.node(3).handle().status().replica.unwrap();
     let key = genesis.replicas.get(me).unwrap().key.clone();
     let signer = RemoteSigner::open(place(&network.socket), genesis.chain_id(), key, true).unwrap();
-    assert_eq!(signer.record(&RecordCall::Stop).unwrap(), Standing::Stopped);
+    let stopped = signer.record(signer.opening(), &RecordCall::Stop).unwrap();
+    assert_eq!(stopped.standing, Standing::Stopped);
     drop(signer);
     let reasons =
         |network: &Network| network.cluster.node(3).handle().status().not_ready.join("; ");
@@ -264,7 +266,9 @@ fn a_record_moves_without_its_session_keys() {
     let (old, old_socket) = delegated(&hsm, &at("old"), &made.genesis_path);
     let process = SignerProcess::start(&old, &old_socket, &hsm.environment);
     let open = |socket: &Path, signed| {
-        RemoteSigner::open(place(socket), chain, public.clone(), signed).unwrap()
+        let signer = RemoteSigner::open(place(socket), chain, public.clone(), signed).unwrap();
+        settle(&signer);
+        signer
     };
     let signs = |signer: &RemoteSigner, request: SignRequest| signer.sign(&[request]).remove(0);
     let first = signs(&open(&old_socket, false), request(chain, 1)).unwrap();

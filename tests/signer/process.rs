@@ -36,6 +36,7 @@ use obelisk::types::vote_signature::VoteSignature;
 use super::PATIENCE;
 use super::SignerProcess;
 use super::place;
+use super::settle;
 use crate::cluster::Cluster;
 
 /// One signer process for all validators of a network.
@@ -196,6 +197,7 @@ fn a_killed_signer_remembers_what_it_signed() {
     let one = OneSigner::make(&consortium, directory.path());
     let mut process = SignerProcess::start(&one.config, &one.socket, &[]);
     let signer = RemoteSigner::open(place(&one.socket), chain, key.clone(), false).unwrap();
+    settle(&signer);
     let valid = |signature: &VoteSignature, text: &Bytes| {
         let signature = signature.plain();
         let check = obelisk::crypto::Check { key: &key, message: text, signature };
@@ -204,12 +206,21 @@ fn a_killed_signer_remembers_what_it_signed() {
     let good = request(chain, 1);
     let signed = signer.sign(std::slice::from_ref(&good)).remove(0).unwrap();
     assert!(valid(&signed, &good.text));
+    let before = signer.opening();
     process.kill();
     let away = signer.sign(std::slice::from_ref(&good)).remove(0);
     assert!(matches!(away, Err(SignError::Key { .. })), "{away:?}");
     assert!(signer.trouble().unwrap().contains("no signer listens"));
     process.start_again(&one.socket);
-    // The link comes back by itself.
+    // The link comes back by itself, to a process whose record nobody has compared yet.
+    let end = Instant::now() + PATIENCE;
+    while signer.opening() == before {
+        assert!(Instant::now() < end, "the link does not come back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let unsettled = signer.sign(std::slice::from_ref(&good)).remove(0).unwrap_err().to_string();
+    assert!(unsettled.contains("not compared yet"), "{unsettled}");
+    settle(&signer);
     let mut results = BTreeMap::new();
     for digest in [1, 2] {
         let asked = request(chain, digest);

@@ -31,6 +31,7 @@ use super::place;
 use super::process::OneSigner;
 use super::process::request;
 use super::refused;
+use super::settle;
 use crate::cluster::Cluster;
 use crate::ports::Ports;
 
@@ -151,6 +152,81 @@ fn a_restart_asks_peers_and_votes_at_once() {
     assert_no_evidence(&cluster);
 }
 
+/// A network whose keys are in one signer process, and that process.
+fn over_a_process(validators: usize) -> (Cluster, SignerProcess, OneSigner) {
+    let mut made = None;
+    let cluster =
+        Cluster::start_with(validators, Algorithm::Ed25519, "pbft", &[], |network, directory| {
+            let one = OneSigner::make(network, directory);
+            let process = SignerProcess::start(&one.config, &one.socket, &[]);
+            let section = one.section();
+            made = Some((process, one));
+            section
+        });
+    let (process, one) = made.unwrap();
+    (cluster, process, one)
+}
+
+/// Aim: an old copy of the record that a new signer process finds under a running node is noticed
+/// before anything is signed from it: the validator is fenced, says so, keeps silent, votes again.
+#[test]
+fn a_record_that_gets_older_under_a_running_node_is_fenced() {
+    let (cluster, mut process, one) = over_a_process(4);
+    cluster.invoke(0, &harmless());
+    let me = cluster.node(3).handle().status().replica.unwrap();
+    let organisation = &cluster.members(Role::Validator)[3].organisation;
+    let log = one.config.with_file_name("guard").join(format!("{organisation}_validator.slots"));
+    process.kill();
+    let old = fs::read(&log).unwrap();
+    process.start_again(&one.socket);
+    let from = cluster.node(0).handle().ledger().tip().height;
+    run_until(&cluster, "node 3 votes", || votes_from(&cluster, me, Height(from.0 + 1)));
+    (0..3).for_each(|_| drop(cluster.invoke(0, &harmless())));
+    process.kill();
+    fs::write(&log, &old).unwrap();
+    process.start_again(&one.socket);
+    let fenced = || reasons(cluster.node(3)).contains("what its record does not hold");
+    run_until(&cluster, "it is fenced", fenced);
+    let from = cluster.node(0).handle().ledger().tip().height;
+    run_until(&cluster, "it votes again", || votes_from(&cluster, me, Height(from.0 + 1)));
+    let fences = |i: usize| {
+        let metrics = cluster.node(i).handle().render_metrics();
+        let line = metrics.lines().find(|line| line.starts_with("obelisk_signer_fences_total"));
+        line.unwrap().to_owned()
+    };
+    assert_eq!(fences(3), "obelisk_signer_fences_total 1");
+    assert_eq!(fences(0), "obelisk_signer_fences_total 0", "its record is whole");
+    assert_no_evidence(&cluster);
+}
+
+/// Aim: a validator that has no peers compares its record with what it saw signed itself.
+#[test]
+fn a_lone_validator_notices_an_old_record() {
+    let (cluster, mut process, one) = over_a_process(1);
+    cluster.invoke(0, &harmless());
+    let organisation = &cluster.members(Role::Validator)[0].organisation;
+    let log = one.config.with_file_name("guard").join(format!("{organisation}_validator.slots"));
+    process.kill();
+    let old = fs::read(&log).unwrap();
+    process.start_again(&one.socket);
+    (0..3).for_each(|_| drop(cluster.invoke(0, &harmless())));
+    let fences = || {
+        let metrics = cluster.node(0).handle().render_metrics();
+        metrics.contains("obelisk_signer_fences_total 1")
+    };
+    assert!(!fences(), "a restart of the signer alone is harmless");
+    process.kill();
+    fs::write(&log, &old).unwrap();
+    process.start_again(&one.socket);
+    let end = Instant::now() + PATIENCE;
+    while !fences() {
+        assert!(Instant::now() < end, "an old record was not noticed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_ne!(fs::read(&log).unwrap()[18..34], old[18..34], "the guard's identity");
+    cluster.invoke(0, &harmless());
+}
+
 fn command(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().unwrap()
 }
@@ -171,6 +247,7 @@ fn a_record_moves_to_another_signer() {
     let one = OneSigner::make(&consortium, directory.path());
     let process = SignerProcess::start(&one.config, &one.socket, &[]);
     let signer = RemoteSigner::open(place(&one.socket), chain, key.clone(), false).unwrap();
+    settle(&signer);
     assert!(signer.sign(&[request(chain, 1)]).remove(0).is_ok());
     let file = directory.path().join("record").display().to_string();
     let (config, other) = (one.config.display().to_string(), elsewhere(&one));
@@ -191,6 +268,7 @@ fn a_record_moves_to_another_signer() {
     let socket = other.with_file_name("s");
     let _process = SignerProcess::start(&other, &socket, &[]);
     let signer = RemoteSigner::open(place(&socket), chain, key, true).unwrap();
+    settle(&signer);
     assert!(signer.sign(&[request(chain, 2)]).remove(0).is_err());
     assert!(signer.sign(&[request(chain, 1)]).remove(0).is_ok());
 }

@@ -23,6 +23,7 @@ use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::embedded::EmbeddedSigner;
 use obelisk::signer::embedded::Mode;
+use obelisk::signer::guard::standing::RecordCall;
 use obelisk::types::batch::BatchRef;
 use obelisk::types::block::Tip;
 use obelisk::types::digest::Digest;
@@ -105,6 +106,10 @@ impl Replicas {
             log: Vec::new(),
             delivered: VecDeque::new(),
         };
+        for replica in &all.replicas {
+            let signer = &replica.signer;
+            signer.record(signer.opening(), &RecordCall::Settle).expect("a new guard");
+        }
         all.everybody(&Input::Start);
         all
     }

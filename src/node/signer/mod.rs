@@ -295,8 +295,14 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
                 Purpose::Consensus { .. } => "votes",
                 Purpose::Transport => "tls",
             };
-            let guard = keyring.guard_state(&wire::name_of(key)).map(|(epoch, floor, state)| {
-                json!({ "fencing_epoch": epoch, "floor": floor.0, "state": state.name() })
+            let guard = keyring.guard_state(&wire::name_of(key)).map(|guard| {
+                json!({
+                    "fencing_epoch": guard.fencing_epoch,
+                    "floor": guard.floor.0,
+                    "newest": guard.newest.0,
+                    "state": guard.state.name(),
+                    "signs": guard.signs,
+                })
             });
             let (sessions, trouble) = keyring.sessions(&wire::name_of(key));
             let sessions: Vec<_> = sessions

@@ -1,9 +1,11 @@
-//! Whether this validator may vote: what peers saw of its key, against its own record.
+//! Whether this validator may vote: what it and its peers saw of its key, against its record.
 //!
 //! ```text
-//! starting --- f+1 peers answered, all they show is on record ---> voting
+//!    .---- at the start; whenever another process has opened the record (from any stage)
+//!    v
+//! starting --- own votes and those that f+1 peers show are on record ---> voting
 //!     |                                                              |
-//!     |  one shows a vote that is not on record                      |  the same
+//!     |  a vote is shown that is not on record                       |  the same
 //!     v                                                              v
 //! fenced: the record refuses all below (newest vote shown + 2 windows), new identity, epoch + 1;
 //!     |   in silence until nothing new was shown for FENCE_HOLD_MS and f+1 peers say so again
@@ -11,24 +13,33 @@
 //! ```
 //!
 //! A record may lack votes because it was restored from a backup, or lost, or because another
-//! signer uses the key. While fenced, this node signs nothing that fills a slot; so newer votes of
-//! its key mean a live other one, and the silence lasts for as long as it lives. `obelisk signer
-//! renew` ends `stopped`.
+//! signer uses the key. A signer that was started again may have another record than before, so
+//! what was compared counts for one opening of the record (`Signer::opening`). While fenced, this
+//! node signs nothing that fills a slot; so newer votes of its key mean a live other one, and the
+//! silence lasts for as long as it lives. `obelisk signer renew` ends `stopped`.
 //!
-//! Place: a thread beside the consensus driver, which holds back its votes while `Gate` is closed;
-//! the guard refuses them as well. Progress does not depend on it: a quorum needs more than f
-//! others, and each of them answers.
+//! Place: a thread beside the consensus driver, which holds back its votes while `Gate` is closed.
+//! That only saves questions: the guard itself signs no slot before `settle`, which ends `starting`
+//! and the silence, and which it takes for its own opening alone. So a vote on its way to a signer
+//! that was replaced meanwhile is refused there, and asked again. Progress does not depend on all
+//! this: a quorum needs more than f others, and each of them answers.
 //!
-//! Invariants: the gate opens only after answers; what a peer shows counts only where this
-//! replica's key signed it, so a peer can withhold and not invent. Nothing here waits for one peer.
+//! Invariants:
+//! * The gate opens, and the guard is settled, only after answers; without peers (n = 1) after the
+//!   own votes alone: those this process got signed or was shown, and those in its last block's
+//!   certificate.
+//! * Own votes are compared when the gate is closed and no round is inside any more. Each was noted
+//!   before it left its round, so none that this process sent is missing.
+//! * What a peer shows counts only where this replica's key signed it, so a peer can withhold and
+//!   not invent. Nothing here waits for one peer.
 //!
-//! Failure: a signer that is away leaves the gate as it is; the next answer asks it again.
+//! Failure: a signer that is away leaves the gate as it is. What peers showed is kept among the own
+//! votes, and asked again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::MutexGuard;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -44,6 +55,7 @@ use crate::pipeline::verification::Verification;
 use crate::signer::SignError;
 use crate::signer::Signer;
 use crate::signer::guard::format::Floor;
+use crate::signer::guard::standing::Opening;
 use crate::signer::guard::standing::RecordCall;
 use crate::signer::guard::standing::Standing;
 use crate::telemetry::metrics::Metrics;
@@ -57,31 +69,69 @@ use crate::types::vote::Slot;
 
 /// Whether votes may be signed; open where nobody closes it.
 #[derive(Debug, Default)]
-pub struct Gate {
-    is_closed: AtomicBool,
-    reason: Mutex<String>,
+pub struct Gate(Mutex<Passage>);
+
+#[derive(Debug, Default)]
+struct Passage {
+    /// Why it is closed.
+    closed: Option<String>,
+    /// Rounds with votes that entered and have not left.
+    inside: usize,
+    /// The record's floor: votes below it are refused.
+    floor: SequenceNumber,
 }
 
 impl Gate {
     /// True where votes may be signed.
     pub fn is_open(&self) -> bool {
-        !self.is_closed.load(Ordering::Acquire)
+        self.lock().closed.is_none()
     }
 
-    /// Why not, for people.
-    pub fn reason(&self) -> Option<String> {
-        let reason = self.reason.lock().expect("no holder of this lock panics");
-        (!self.is_open()).then(|| reason.clone())
+    /// Enters with a round of votes where it is open; then `leave` must follow.
+    pub fn enter(&self) -> bool {
+        let mut passage = self.lock();
+        let is_open = passage.closed.is_none();
+        passage.inside += usize::from(is_open);
+        is_open
+    }
+
+    /// The votes of a round that entered are signed, or are not, and are noted.
+    pub fn leave(&self) {
+        self.lock().inside -= 1;
+    }
+
+    /// Why a network that delivered up to `delivered` gets no votes, for people.
+    pub fn reason(&self, delivered: SequenceNumber) -> Option<String> {
+        let passage = self.lock();
+        let below = delivered.0.saturating_add(1) < passage.floor.0;
+        passage.closed.clone().or_else(|| {
+            below.then(|| {
+                format!(
+                    "votes begin again at sequence number {}, the fence of this key's record; \
+                     the network is at {delivered}",
+                    passage.floor
+                )
+            })
+        })
     }
 
     /// Nothing is signed until `open`.
     pub fn close(&self, reason: String) {
-        *self.reason.lock().expect("no holder of this lock panics") = reason;
-        self.is_closed.store(true, Ordering::Release);
+        self.lock().closed = Some(reason);
     }
 
     fn open(&self) {
-        self.is_closed.store(false, Ordering::Release);
+        self.lock().closed = None;
+    }
+
+    /// Closed, and whatever entered before has left.
+    fn is_empty(&self) -> bool {
+        let passage = self.lock();
+        passage.closed.is_some() && passage.inside == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Passage> {
+        self.0.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -119,13 +169,15 @@ pub struct Parts {
 pub struct Fencing {
     parts: Parts,
     stage: Stage,
+    /// The opening of the record that the stage is about.
+    opening: Opening,
     /// Peers that answered since the stage, or its silence, began; and whose answers were looked at
     /// by the signer.
     answered: BTreeSet<ReplicaId>,
     asked: Option<Instant>,
-    /// The record was fenced since the start of the process.
+    /// The record was fenced since it was opened.
     was_fenced: bool,
-    /// This node's own ledger was looked at.
+    /// The votes that this node itself knows of were looked at.
     own_looked_at: bool,
 }
 
@@ -159,6 +211,7 @@ impl Fencing {
     /// A thread over its parts; the gate is closed from now on.
     pub fn new(parts: Parts) -> Self {
         let fencing = Self {
+            opening: parts.signer.opening(),
             parts,
             stage: Stage::Starting,
             answered: BTreeSet::new(),
@@ -173,22 +226,46 @@ impl Fencing {
     /// Runs until the senders are gone.
     pub fn run(mut self, inputs: &Receiver<Shown>) {
         loop {
-            if !self.own_looked_at {
+            self.notice();
+            if !self.own_looked_at && self.parts.gate.is_empty() {
                 let own = self.parts.witnesses.of(self.parts.me);
                 self.own_looked_at = self.look_at(own).is_ok();
             }
             self.advance();
             self.ask();
             match inputs.recv_timeout(TICK) {
-                Ok(Shown { from, envelopes }) => {
-                    if self.look_at(envelopes).is_ok() {
+                Ok(Shown { from, envelopes }) => match self.look_at(envelopes) {
+                    Ok(()) if self.own_looked_at => {
                         self.answered.insert(from);
                     }
-                }
+                    Ok(()) => {}
+                    // What was shown is among the own votes now.
+                    Err(_) => self.own_looked_at = false,
+                },
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// Begins anew where another process has opened the record: it may be another record.
+    fn notice(&mut self) {
+        let opening = self.parts.signer.opening();
+        if opening == self.opening {
+            return;
+        }
+        tracing::info!("the signer was started again: its record is compared before it signs");
+        (self.opening, self.stage) = (opening, Stage::Starting);
+        self.answered.clear();
+        (self.asked, self.was_fenced, self.own_looked_at) = (None, false, false);
+        self.tell();
+    }
+
+    /// Tells the record that the stage is about.
+    fn record(&self, call: &RecordCall) -> Result<Standing, SignError> {
+        let answer = self.parts.signer.record(self.opening, call)?;
+        self.parts.gate.lock().floor = answer.floor;
+        Ok(answer.standing)
     }
 
     /// Asks the peers that are connected, when it is time.
@@ -213,7 +290,7 @@ impl Fencing {
     fn look_at(&mut self, envelopes: Vec<Envelope>) -> Result<(), SignError> {
         let shown = self.signed_by_me(envelopes);
         let newest = Newest::of(&shown);
-        match self.parts.signer.record(&RecordCall::Examine(shown))? {
+        match self.record(&RecordCall::Examine(shown))? {
             Standing::Complete => self.hear(newest),
             Standing::Incomplete => self.on_incomplete(newest)?,
             Standing::Stopped => self.stop(),
@@ -229,7 +306,8 @@ impl Fencing {
             let slot = (verification.plugin.slot)(verification.replicas.epoch(), &envelope);
             let (Some(slot), true) = (slot, envelope.sender == self.parts.me) else { continue };
             let text = vote::signed_text(&verification.chain, &envelope.body);
-            if verification.envelope(envelope).is_ok() {
+            if let Ok(envelope) = verification.envelope(envelope) {
+                self.parts.witnesses.signed(slot, &envelope);
                 shown.push((slot, Digest::of(&[&text])));
             }
         }
@@ -254,14 +332,14 @@ impl Fencing {
             Stage::Fenced { newest, .. } => {
                 if newest.with(shown) != newest {
                     let floor = self.floor(newest.with(shown));
-                    self.parts.signer.record(&RecordCall::Fence(floor))?;
+                    self.record(&RecordCall::Fence(floor))?;
                 }
                 self.hear(shown);
                 return Ok(());
             }
             Stage::Voting if self.was_fenced => {
                 self.parts.gate.close(STOPPED.to_owned());
-                self.parts.signer.record(&RecordCall::Stop)?;
+                self.record(&RecordCall::Stop)?;
                 self.stop();
                 return Ok(());
             }
@@ -272,7 +350,7 @@ impl Fencing {
         let delivered = self.parts.core.lock().expect("no holder panics").delivered;
         let newest = shown.with(Newest { sequence: delivered, view: View(0) });
         let floor = self.floor(newest);
-        self.parts.signer.record(&RecordCall::Fence(floor))?;
+        self.record(&RecordCall::Fence(floor))?;
         self.parts.metrics.fences.inc();
         tracing::error!(
             newest = newest.sequence.0,
@@ -316,7 +394,7 @@ impl Fencing {
         let needed = self.needed();
         let is_enough = self.answered.len() >= needed && self.own_looked_at;
         match &self.stage {
-            Stage::Starting if is_enough => {
+            Stage::Starting if is_enough && self.settles() => {
                 self.stage = Stage::Voting;
                 self.parts.gate.open();
             }
@@ -326,7 +404,7 @@ impl Fencing {
                 if needed > 0 && silent_since.elapsed() < hold {
                     // Those who answer after the silence count.
                     self.answered.clear();
-                } else if is_enough && self.parts.signer.record(&RecordCall::Settle).is_ok() {
+                } else if is_enough && self.settles() {
                     tracing::warn!("nothing more was shown: this validator votes again");
                     self.stage = Stage::Voting;
                     self.parts.gate.open();
@@ -334,6 +412,10 @@ impl Fencing {
             }
             Stage::Voting | Stage::Stopped => self.answered.clear(),
         }
+    }
+
+    fn settles(&self) -> bool {
+        self.record(&RecordCall::Settle).is_ok_and(|standing| standing == Standing::Complete)
     }
 
     /// One correct peer among them, and never more than there are.

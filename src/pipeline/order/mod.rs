@@ -66,11 +66,13 @@ use crate::pipeline::order::bodies::Offer;
 use crate::pipeline::order::evidence::EvidenceFolder;
 use crate::pipeline::order::fencing::Gate;
 use crate::pipeline::order::outgoing::Outgoing;
+use crate::pipeline::order::outgoing::Refusals;
 use crate::pipeline::order::signing::Signing;
 use crate::pipeline::order::syncer::Syncer;
 use crate::pipeline::order::timers::Timers;
 use crate::pipeline::order::wal::Wal;
 use crate::pipeline::order::wal::WalError;
+use crate::pipeline::order::witness::Witnesses;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::signer::Signer;
@@ -86,7 +88,6 @@ use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::limits;
 use crate::types::verified::Verified;
-use crate::types::vote::Slot;
 use crate::types::vote_signature::VoteSignature;
 
 /// What the station consumes.
@@ -143,6 +144,8 @@ pub struct Parts {
     pub signer: Arc<dyn Signer>,
     /// Closed while nobody knows what the key signed: votes wait.
     pub gate: Arc<Gate>,
+    /// Told each own vote before it leaves.
+    pub witnesses: Arc<Witnesses>,
     /// Links to the others.
     pub transport: Arc<dyn Transport>,
     /// Batch bodies, shared with the network side.
@@ -172,8 +175,8 @@ pub struct Order {
     timers: Timers,
     effects: Vec<Effect>,
     loopback: VecDeque<Envelope>,
-    /// Slots of the last round's drafts that the guard refused.
-    refused: Vec<Slot>,
+    /// What the guard refused of the last round's drafts.
+    refusals: Refusals,
     outgoing: Vec<Outgoing>,
     /// Rounds that a slow key is signing.
     signing: Signing<Vec<Outgoing>>,
@@ -202,7 +205,7 @@ impl Order {
             timers: Timers::default(),
             effects: Vec::new(),
             loopback: VecDeque::new(),
-            refused: Vec::new(),
+            refusals: Refusals::default(),
             outgoing: Vec::new(),
             signing,
             unsigned: VecDeque::new(),
@@ -228,7 +231,7 @@ impl Order {
             self.hand_over();
             self.release()?;
             let own: Vec<Envelope> = self.loopback.drain(..).collect();
-            let refused = std::mem::take(&mut self.refused);
+            let refused = self.refusals.take();
             let wait = match own.is_empty() && refused.is_empty() {
                 false => Duration::ZERO,
                 true => self.timers.until_next(Instant::now(), self.idle_wait()),
@@ -286,7 +289,8 @@ impl Order {
     }
 
     fn on_batch(&mut self, batch: Arc<Batch>) {
-        let wanted = self.backlog.iter().any(|d| names(d, &batch.id()));
+        let id = batch.id();
+        let wanted = self.backlog.iter().any(|d| d.proposal.batches.iter().any(|b| b.id == id));
         match self.parts.bodies.offer(&batch, wanted) {
             Offer::Full => {
                 tracing::debug!(author = %batch.author(), "batch dropped: its author's share is full")
@@ -486,13 +490,17 @@ impl Order {
         self.send_all(outgoing, signed)
     }
 
-    /// What is to be signed now; votes wait while the gate is closed.
+    /// What is to be signed now; votes wait while the gate is closed. A round that has votes is
+    /// inside the gate until `send_all` is through with it.
     fn take_due(&mut self) -> Vec<Outgoing> {
         let all = self.unsigned.drain(..).chain(self.outgoing.drain(..));
-        let is_open = self.parts.gate.is_open();
+        let entered = self.parts.gate.enter();
         let (votes, now): (Vec<_>, Vec<_>) =
-            all.partition(|outgoing| !is_open && outgoing.is_vote());
+            all.partition(|outgoing| !entered && outgoing.is_vote());
         votes.into_iter().for_each(|vote| self.keep_unsigned(vote));
+        if entered && !now.iter().any(Outgoing::is_vote) {
+            self.parts.gate.leave();
+        }
         now
     }
 
@@ -509,6 +517,7 @@ impl Order {
 
     fn send_all(&mut self, outgoing: Vec<Outgoing>, signed: Signed) -> Result<(), OrderError> {
         let mut signed = signed.into_iter();
+        let is_inside = outgoing.iter().any(Outgoing::is_vote);
         for message in outgoing {
             match message {
                 Outgoing::Signed { to, envelope } => {
@@ -519,6 +528,9 @@ impl Order {
                     self.send(to, draft, result)?;
                 }
             }
+        }
+        if is_inside {
+            self.parts.gate.leave();
         }
         // What a closed gate holds back is told by whoever closed it.
         let is_silenced = !self.unsigned.is_empty() && self.parts.gate.is_open();
@@ -559,14 +571,14 @@ impl Order {
             }
             // A refused or unsigned vote is simply not cast: silence is safe.
             Err(error) => {
-                tracing::error!(%error, "a consensus message was not signed and is not sent");
-                if let SignError::Conflict { slot } | SignError::Forgotten { slot, .. } = error {
-                    self.refused.push(slot);
-                }
+                self.refusals.add(&error);
                 return Ok(());
             }
         };
         let envelope = Envelope { sender: self.parts.me, body: draft.body, signature };
+        if let Some(slot) = draft.slot {
+            self.parts.witnesses.signed(slot, &envelope);
+        }
         match to {
             Some(to) if to == self.parts.me => self.loopback.push_back(envelope),
             Some(to) => self.parts.transport.send(to, Message::Consensus(envelope)),
@@ -577,10 +589,6 @@ impl Order {
         }
         Ok(())
     }
-}
-
-fn names(delivered: &Delivered, id: &BatchId) -> bool {
-    delivered.proposal.batches.iter().any(|b| b.id == *id)
 }
 
 const ROUND_INPUTS_MAX: usize = 1024;

@@ -1,11 +1,15 @@
-//! Messages of a round on their way out: drafts to sign, and what is signed already.
+//! Messages of a round on their way out: drafts to sign, what is signed already, and what the guard
+//! refused.
 
 use crate::consensus::Draft;
 use crate::consensus::Envelope;
+use crate::signer::SignError;
 use crate::signer::SignRequest;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
+use crate::types::ids::SequenceNumber;
 use crate::types::vote;
+use crate::types::vote::Slot;
 
 /// A message of the core.
 pub enum Outgoing {
@@ -30,5 +34,31 @@ impl Outgoing {
     /// True where it fills a slot.
     pub fn is_vote(&self) -> bool {
         matches!(self, Self::Draft { draft, .. } if draft.slot.is_some())
+    }
+}
+
+/// Drafts that the guard refused: the core is told their slots.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    slots: Vec<Slot>,
+    /// The floor that was last told: below a fence each vote is refused until the network is there.
+    told: Option<SequenceNumber>,
+}
+
+impl Refusals {
+    /// One more, told where it is news.
+    pub fn add(&mut self, error: &SignError) {
+        match error {
+            SignError::Forgotten { floor, .. } if self.told.replace(*floor) == Some(*floor) => {}
+            _ => tracing::error!(%error, "a consensus message was not signed and is not sent"),
+        }
+        if let SignError::Conflict { slot } | SignError::Forgotten { slot, .. } = error {
+            self.slots.push(*slot);
+        }
+    }
+
+    /// The slots since the last time.
+    pub fn take(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.slots)
     }
 }

@@ -112,8 +112,11 @@ mod tests {
 
     use super::*;
     use crate::signer::SignError;
+    use crate::signer::guard::standing::Answer;
+    use crate::signer::guard::standing::Opening;
     use crate::signer::guard::standing::RecordCall;
     use crate::signer::guard::standing::Standing;
+    use crate::types::ids::SequenceNumber;
     use crate::types::signature::Algorithm;
     use crate::types::signature::PublicKey;
 
@@ -141,8 +144,12 @@ mod tests {
             2
         }
 
-        fn record(&self, _: &RecordCall) -> Result<Standing, SignError> {
-            Ok(Standing::Complete)
+        fn opening(&self) -> Opening {
+            Opening::default()
+        }
+
+        fn record(&self, _: Opening, _: &RecordCall) -> Result<Answer, SignError> {
+            Ok(Answer { standing: Standing::Complete, floor: SequenceNumber(0) })
         }
     }
 

@@ -1,10 +1,13 @@
-//! What this node saw of each replica's key: the newest vote of each phase, kept as it was signed,
-//! so that it is proof to whoever asks.
+//! What this node saw of each replica's key: the newest vote of each phase, by sequence number and
+//! by view, kept as it was signed, so that it is proof to whoever asks. By view too, since after a
+//! view change lower numbers are voted for again: a record from between holds the highest number.
 //!
-//! Filled by the thread that checks votes, read on network threads where a replica asks
-//! (`Message::WitnessRequest`), which `order/fencing` does. Bounded: one message per replica and
-//! phase, and no answer more often than `WITNESS_ANSWER_MS_MIN` per replica. Invariant: every
-//! message in it was verified. After a start it knows the votes in the last block's certificate.
+//! Filled by the thread that checks votes and, with its own votes before they leave, by the
+//! consensus driver. Read by `order/fencing`, which compares its own with the signer's record, and
+//! on network threads where a replica asks (`Message::WitnessRequest`), which `order/fencing` does.
+//! Bounded: one message per replica and phase, and no answer more often than
+//! `WITNESS_ANSWER_MS_MIN` per replica. Invariant: every message in it was verified. After a start
+//! it knows the votes in the last block's certificate.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -31,8 +34,15 @@ pub struct Witnesses {
 
 #[derive(Default)]
 struct Table {
-    seen: BTreeMap<(ReplicaId, Phase), (Slot, Envelope)>,
+    seen: BTreeMap<(ReplicaId, Phase, By), (Slot, Envelope)>,
     answered: BTreeMap<ReplicaId, Instant>,
+}
+
+/// What makes a vote the newest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    Sequence,
+    View,
 }
 
 impl Witnesses {
@@ -43,12 +53,20 @@ impl Witnesses {
 
     /// Remembers a verified message where it is the newest of its kind.
     pub fn saw(&self, envelope: &Envelope) {
-        let Some(slot) = (self.plugin.slot)(self.epoch, envelope) else { return };
+        if let Some(slot) = (self.plugin.slot)(self.epoch, envelope) {
+            self.signed(slot, envelope);
+        }
+    }
+
+    /// The same of a vote whose slot is known: an own one, that was just signed.
+    pub fn signed(&self, slot: Slot, envelope: &Envelope) {
         let mut table = self.lock();
-        let place = table.seen.entry((envelope.sender, slot.phase));
-        let known = place.or_insert_with(|| (slot, envelope.clone()));
-        if age(&slot) > age(&known.0) {
-            *known = (slot, envelope.clone());
+        for by in [By::Sequence, By::View] {
+            let place = table.seen.entry((envelope.sender, slot.phase, by));
+            let known = place.or_insert_with(|| (slot, envelope.clone()));
+            if by.age(&slot) > by.age(&known.0) {
+                *known = (slot, envelope.clone());
+            }
         }
     }
 
@@ -63,8 +81,11 @@ impl Witnesses {
     /// The newest votes of a replica, smaller kinds first.
     pub fn of(&self, replica: ReplicaId) -> Vec<Envelope> {
         let table = self.lock();
-        let votes = table.seen.range((replica, Phase::PrePrepare)..=(replica, Phase::Session));
-        votes.map(|(_, (_, envelope))| envelope.clone()).collect()
+        let (first, last) = ((Phase::PrePrepare, By::Sequence), (Phase::Session, By::View));
+        let votes = table.seen.range((replica, first.0, first.1)..=(replica, last.0, last.1));
+        let mut newest: Vec<Envelope> = votes.map(|(_, (_, envelope))| envelope.clone()).collect();
+        newest.dedup();
+        newest
     }
 
     /// The same for a replica that asks; `None` where it asks too often.
@@ -85,8 +106,13 @@ impl Witnesses {
     }
 }
 
-fn age(slot: &Slot) -> (Epoch, u64, u64) {
-    (slot.epoch, slot.sequence.0, slot.view.0)
+impl By {
+    fn age(self, slot: &Slot) -> (Epoch, u64, u64) {
+        match self {
+            Self::Sequence => (slot.epoch, slot.sequence.0, slot.view.0),
+            Self::View => (slot.epoch, slot.view.0, slot.sequence.0),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +143,9 @@ mod tests {
             witnesses.saw(&seen);
         }
         witnesses.saw(&vote(2, Phase::Prepare, 9, 9));
-        assert_eq!(witnesses.of(ReplicaId(1)), [prepare(1, 5), commit]);
+        assert_eq!(witnesses.of(ReplicaId(1)), [prepare(1, 5), commit.clone()]);
+        witnesses.saw(&prepare(2, 3));
+        assert_eq!(witnesses.of(ReplicaId(1)), [prepare(1, 5), prepare(2, 3), commit]);
         assert_eq!(witnesses.answer(ReplicaId(3)), Some(Vec::new()));
         assert_eq!(witnesses.answer(ReplicaId(3)), None);
     }

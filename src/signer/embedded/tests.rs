@@ -55,6 +55,12 @@ struct Bench {
     chain: ChainId,
 }
 
+/// As after a comparison that found nothing.
+fn settled(signer: EmbeddedSigner) -> EmbeddedSigner {
+    signer.record(signer.opening(), &RecordCall::Settle).unwrap();
+    signer
+}
+
 const LENGTH: u64 = limits::SESSION_SEQUENCES_MIN;
 
 impl Bench {
@@ -81,7 +87,7 @@ impl Bench {
     fn start(&self, mode: Mode) -> EmbeddedSigner {
         let log = self.dir.path().join("v.slots");
         let made = log.exists();
-        EmbeddedSigner::start(mode, &log, self.chain, self.token.clone(), made).unwrap()
+        settled(EmbeddedSigner::start(mode, &log, self.chain, self.token.clone(), made).unwrap())
     }
 
     /// Once the thread of the signer before has let go of the guard.
@@ -91,7 +97,7 @@ impl Bench {
         loop {
             let (mode, key) = (Mode::Delegated(self.plan()), self.token.clone());
             match EmbeddedSigner::start(mode, &log, self.chain, key, true) {
-                Ok(signer) => return signer,
+                Ok(signer) => return settled(signer),
                 Err(StartError::Guard(GuardError::Locked { .. })) if Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(5));
                 }

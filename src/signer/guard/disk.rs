@@ -44,20 +44,57 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 /// Makes `path` hold exactly `bytes`, or leaves it as it was: temporary file, sync, rename, sync of
 /// the directory. Returns the open file.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let temporary = with_suffix(path, ".new");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(file)
+    Place::open(path)?.fill(bytes)
+}
+
+/// A file on its way to its path: beside it, under a temporary name.
+pub struct Place {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl Place {
+    /// A place whose folder takes `len` bytes: they are zeros so far, and on the medium.
+    pub fn reserve(path: &Path, len: usize) -> io::Result<Self> {
+        let place = Self::open(path)?;
+        let written = place.file.write_all_at(&vec![0; len], 0);
+        match written.and_then(|()| place.file.sync_all()) {
+            Ok(()) => Ok(place),
+            Err(error) => {
+                place.leave();
+                Err(error)
+            }
+        }
+    }
+
+    fn open(path: &Path) -> io::Result<Self> {
+        let temporary = with_suffix(path, ".new");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        Ok(Self { path: path.to_owned(), temporary, file })
+    }
+
+    /// Puts the bytes there and the file in its path.
+    pub fn fill(self, bytes: &[u8]) -> io::Result<File> {
+        self.file.write_all_at(bytes, 0)?;
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        let directory = self.path.parent().filter(|p| !p.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(self.file)
+    }
+
+    /// Removes what was reserved.
+    pub fn leave(self) {
+        // What stays behind holds zeros alone.
+        let _ = fs::remove_file(self.temporary);
+    }
 }
 
 /// Opens, and makes where missing, the lock file beside the log. The log itself cannot carry the

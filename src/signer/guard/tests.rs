@@ -11,6 +11,7 @@ use crate::crypto::CryptoError;
 use crate::crypto::SigningKey;
 use crate::signer::Signer;
 use crate::signer::embedded::EmbeddedSigner;
+use crate::signer::guard::standing::RecordCall;
 use crate::types::ids::Epoch;
 use crate::types::ids::View;
 use crate::types::signature::Algorithm;
@@ -38,11 +39,17 @@ fn prepare(sequence: u64, content: u8) -> SignRequest {
 }
 
 fn create(dir: &TempDir) -> SlotGuard {
-    SlotGuard::create(&dir.path().join("guard"), chain(), &public_key(), 0).unwrap()
+    settled(SlotGuard::create(&dir.path().join("guard"), chain(), &public_key(), 0).unwrap())
 }
 
 fn open(dir: &TempDir) -> Result<SlotGuard, GuardError> {
-    SlotGuard::open(&dir.path().join("guard"), chain(), &public_key())
+    SlotGuard::open(&dir.path().join("guard"), chain(), &public_key()).map(settled)
+}
+
+/// As after a comparison that found nothing.
+fn settled(mut guard: SlotGuard) -> SlotGuard {
+    guard.record(guard.opening(), &RecordCall::Settle).unwrap();
+    guard
 }
 
 fn cleared(guard: &mut SlotGuard, request: &SignRequest) -> bool {
