@@ -18,6 +18,7 @@ use crate::node::signer;
 use crate::node::signer::SignerStartError;
 use crate::node::signer::config::SignerConfig;
 use crate::node::users;
+use crate::signer::guard::format::State;
 use crate::signer::guard::hand_over;
 use crate::signer::guard::standing;
 use crate::signer::remote;
@@ -191,7 +192,8 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
     let deadline = Duration::from_millis(limits::SIGNER_DEADLINE_MS);
     let user = asked(&config, path)?;
     let place = Place { socket: config.signer.socket, user, deadline };
-    let fix = "start it: obelisk signer --config FILE";
+    let fix = "it is there and does not answer: journalctl -u obelisk-signer@NAME says what it \
+               does; restart it if it hangs";
     let json =
         remote::status(&place).map_err(|error| Failure::of(Exit::Unreachable, &error, fix))?;
     let status: serde_json::Value = serde_json::from_str(&json)
@@ -222,7 +224,10 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         let Some(guard) = key.get("guard").filter(|guard| guard.is_object()) else { continue };
         let number = |name: &str| guard.get(name).and_then(|n| n.as_u64()).unwrap_or_default();
         let (epoch, floor) = (number("fencing_epoch"), number("floor"));
-        let (name, state) = (text(key, "name"), text(guard, "state"));
+        let (name, mut state) = (text(key, "name"), text(guard, "state"));
+        if state == State::InUse.name() && guard.get("signs") == Some(&false.into()) {
+            state += ", and waits for its node to compare it";
+        }
         let line = format!("record of {name}: {state}, fencing epoch {epoch}, floor {floor}");
         context.output.note(&line);
     }
@@ -259,12 +264,27 @@ fn asked(config: &SignerConfig, path: &Path) -> Result<u32, Failure> {
         // Not there: what follows says so.
         Err(_) => return Ok(caller),
     };
+    let kept = std::fs::metadata(&config.signer.data).ok().map(|data| data.uid());
+    if kept.is_some_and(|kept| kept != owner) {
+        return Err(moved(socket, owner));
+    }
     let listed = config.signer.users.iter().filter_map(|name| users::id_of(name).ok());
     let answered: Vec<u32> = std::iter::once(owner).chain(listed).collect();
     if answered.contains(&caller) {
         return Ok(owner);
     }
     Err(wrong_user(caller, &answered, path))
+}
+
+/// The words for a socket that is no longer its signer's: who is answered cannot be told by it.
+fn moved(socket: &Path, owner: u32) -> Failure {
+    let cause = format!(
+        "the signer's socket {} belongs to the user {}, the signer's data to another one: somebody \
+         changed its owner",
+        socket.display(),
+        users::name_of(owner)
+    );
+    Failure::usage(cause, "restart the signer, which makes its socket anew")
 }
 
 /// The words for a caller whom the signer does not answer; the first of `answered` owns the socket.
@@ -322,5 +342,13 @@ mod tests {
              /etc/s.toml  (or list 4000000001 under signer.users and restart the signer)"
         );
         assert_eq!(failure.exit, Exit::Usage);
+    }
+
+    /// A socket that changed hands says nothing of whom its signer answers.
+    #[test]
+    fn a_socket_of_another_owner_is_told_as_such() {
+        let failure = moved(Path::new("/run/s"), 4_000_000_001);
+        assert!(failure.cause.contains("/run/s belongs to the user 4000000001"), "{failure}");
+        assert!(failure.fix.contains("restart the signer"), "{failure}");
     }
 }

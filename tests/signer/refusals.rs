@@ -5,10 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use obelisk::membership::consortium::read_genesis;
 use obelisk::node::config::SignerMode;
+use obelisk::signer::remote::RemoteSigner;
 
 use super::BINARY;
 use super::SignerProcess;
+use super::place;
 use super::refused;
 
 /// A network of one whose key lies with the signer; its signer's configuration.
@@ -147,6 +150,71 @@ fn the_wrong_user_is_told_whom_the_signer_answers() {
     mode(&config, 0o600);
     let errors = status().unwrap();
     assert!(errors.contains("may read it"), "{errors}");
+}
+
+/// What `signer status` says where it fails, and its exit code.
+fn status(config: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(BINARY);
+    let output = command.args(["signer", "status", "--config"]).arg(config).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A signer that hangs is not started once more, and a socket that changed hands is called so.
+#[test]
+fn a_signer_that_hangs_or_lost_its_socket_is_told_apart() {
+    use nix::sys::signal::Signal;
+    use nix::sys::signal::kill;
+
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let socket = config.with_file_name("signer").join("signer.sock");
+    let (code, errors) = status(&config);
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(errors.contains("fix: start it"), "{errors}");
+    let signer = SignerProcess::start(&config, &socket, &[]);
+    let id = nix::unistd::Pid::from_raw(i32::try_from(signer.child.id()).unwrap());
+    kill(id, Signal::SIGSTOP).unwrap();
+    let (code, errors) = status(&config);
+    kill(id, Signal::SIGCONT).unwrap();
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(errors.contains("restart it if it hangs") && !errors.contains("start it:"), "{errors}");
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&socket, Some(NOBODY), None).unwrap();
+        let (_, errors) = status(&config);
+        assert!(errors.contains("changed its owner"), "{errors}");
+        assert!(!errors.contains("answers the users"), "{errors}");
+    }
+}
+
+/// A damaged record is refused with the one way out, which works and keeps what is left of it.
+#[test]
+fn a_damaged_record_is_renewed() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = network(directory.path());
+    let home = config.with_file_name("signer");
+    let genesis = read_genesis(&directory.path().join("net/genesis.bin")).unwrap();
+    let (_, replica) = genesis.replicas.iter().next().unwrap();
+    let signer = SignerProcess::start(&config, &home.join("signer.sock"), &[]);
+    let (place, chain) = (place(&home.join("signer.sock")), genesis.chain_id());
+    drop(RemoteSigner::open(place, chain, replica.key.clone(), false).unwrap());
+    drop(signer);
+    let log = home.join("guard/org1_validator.slots");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    let (code, errors) = refused(&config, &[]);
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("damaged at byte"), "{errors}");
+    assert!(errors.contains("fix: put no old copy in its place"), "{errors}");
+    assert!(errors.contains("obelisk signer renew"), "{errors}");
+    let renewed = Command::new(BINARY)
+        .args(["signer", "renew", "--validator", "org1/validator", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert!(renewed.status.success(), "{}", String::from_utf8_lossy(&renewed.stderr));
+    assert_eq!(fs::read(home.join("guard/org1_validator.slots.damaged.0")).unwrap(), bytes);
+    let _signer = SignerProcess::start(&config, &home.join("signer.sock"), &[]);
 }
 
 /// Commands on a record are refused to a user whose files would shut the signer out.
