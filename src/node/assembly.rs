@@ -46,6 +46,7 @@ use crate::node::config::SignerMode;
 use crate::node::placement::Placement;
 use crate::node::users;
 use crate::pipeline::handle::Handle;
+use crate::pipeline::order::wal::Wal;
 use crate::pipeline::start::Fatal;
 use crate::pipeline::start::Parts;
 use crate::pipeline::start::Pipeline;
@@ -61,6 +62,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::progress::Progress;
 use crate::types::genesis::Genesis;
 use crate::types::ids::ChainId;
+use crate::types::ids::Height;
 
 /// Why a node did not start; the text names cause and fix.
 #[derive(Debug, thiserror::Error)]
@@ -252,7 +254,7 @@ fn seat(
     }
     let directory = config.node.data.join("consensus");
     std::fs::create_dir_all(&directory).map_err(|error| unusable(&directory, &error))?;
-    let has_signed = directory.join("order.0").exists() || ledger.tip().height.0 > 0;
+    let has_signed = has_signed(&config.node.data, ledger.tip().height);
     let chain = genesis.chain_id();
     let signer: Arc<dyn Signer> = match config.signer.mode {
         SignerMode::Embedded => embedded(config, chain, msp, crypto, has_signed)?,
@@ -263,6 +265,12 @@ fn seat(
         }
     };
     Ok(Some(Seat { me, signer, directory, tuning: config.tuning() }))
+}
+
+/// Whether a validator's own data says that its key has signed: then its record must be there. It
+/// has once there is a log of consensus, and where its ledger was copied from another place.
+pub fn has_signed(data: &Path, height: Height) -> bool {
+    height.0 > 0 || Wal::exists(&data.join("consensus"))
 }
 
 /// The guard and the key of the identity's folder, in this process.

@@ -10,10 +10,12 @@ use crate::cli::doctor::scope;
 use crate::cli::doctor::scope::Heights;
 use crate::cli::doctor::scope::Scope;
 use crate::ledger::LedgerError;
+use crate::node::assembly::has_signed;
 use crate::node::config::NodeRole;
 use crate::node::config::SignerMode;
 use crate::signer::guard::format::State;
 use crate::signer::guard::inspect;
+use crate::types::ids::Height;
 use crate::types::limits;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -138,7 +140,7 @@ fn guard(scope: &Scope) -> Result<std::path::PathBuf, Finding> {
         return Err(Finding::skipped("an observer signs nothing"));
     }
     if config.signer.mode == SignerMode::Process {
-        return Err(Finding::skipped("the signer keeps it, in its own data"));
+        return Err(Finding::skipped("the signer keeps it: see signer.records"));
     }
     Ok(config.node.data.join("guard/slots.log"))
 }
@@ -151,7 +153,7 @@ fn inspected(scope: &Scope) -> Result<Option<inspect::Inspection>, Finding> {
     let genesis = scope.genesis()?;
     let identity = scope.members()?.enrolment.identity();
     let identity = identity.map_err(|error| Finding::refused(&error, "enrol the node again"))?;
-    let fix = "restore this file from the same disk state as the ledger";
+    let fix = "docs/signer.md says how to go on";
     let seen = inspect::inspect(&path, genesis.chain_id(), &identity.key);
     seen.map(Some).map_err(|error| Finding::refused(&error, fix))
 }
@@ -159,7 +161,8 @@ fn inspected(scope: &Scope) -> Result<Option<inspect::Inspection>, Finding> {
 fn guard_log(scope: &Scope) -> Answer {
     let seen = inspected(scope)?;
     let data = &scope.config()?.node.data;
-    let signed = data.join("consensus/order.0").exists();
+    let height = scope.ledger().ok().and_then(|ledger| ledger.as_ref().ok().map(|h| h.stored));
+    let signed = has_signed(data, Height(height.unwrap_or_default()));
     Ok(match (seen, signed) {
         (Some(seen), _) if seen.state == State::Stopped => Finding::error(
             "it is stopped: another signer uses this key",
@@ -196,6 +199,15 @@ fn guard_age(scope: &Scope) -> Answer {
         Err(_) => return Err(Finding::skipped("the ledger is refused: see data")),
     };
     let (newest, tip) = (seen.newest.0, heights.sequence);
+    if heights.voted.is_some_and(|voted| voted > newest) {
+        return Ok(Finding::warning(
+            format!(
+                "the newest slot is {newest}, and the last block has this key's vote for {tip}: \
+                 the record is an old copy, or another signer uses the key"
+            ),
+            "start the node: it fences the record, keeps silent for a while and goes on above it",
+        ));
+    }
     Ok(match tip.saturating_sub(newest) > limits::GUARD_SEQUENCES_KEPT {
         true => Finding::warning(
             format!(

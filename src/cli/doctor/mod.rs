@@ -28,6 +28,7 @@ mod scope;
 mod signer;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::path::PathBuf;
 
@@ -72,6 +73,7 @@ const GROUPS: &[&[Check]] = &[
     config::CHECKS,
     identity::CHECKS,
     signer::CHECKS,
+    token::CHECKS,
     disk::CHECKS,
     data::CHECKS,
     network::CHECKS,

@@ -19,6 +19,7 @@ use crate::cli::doctor::scope::Drift;
 use crate::cli::doctor::scope::Probes;
 use crate::cli::doctor::scope::Space;
 use crate::host::clock;
+use crate::signer::remote;
 
 /// Probes of this machine.
 pub fn live() -> Probes {
@@ -28,6 +29,7 @@ pub fn live() -> Probes {
         file_system,
         drift,
         direct_io,
+        signer: remote::status,
         user: geteuid().as_raw(),
         now_ms: clock::now_ms(),
     }

@@ -32,6 +32,8 @@ use crate::node::config::Config;
 use crate::node::config::ConfigError;
 use crate::node::config::HostSection;
 use crate::node::placement::Placement;
+use crate::signer::remote;
+use crate::signer::remote::RemoteError;
 use crate::storage;
 use crate::types::genesis::Genesis;
 
@@ -69,6 +71,8 @@ pub struct Probes {
     pub drift: fn() -> Drift,
     /// Whether a file there can be opened past the page cache.
     pub direct_io: fn(&Path) -> io::Result<()>,
+    /// What the signer says of itself, JSON.
+    pub signer: fn(&remote::Place) -> Result<String, RemoteError>,
     /// The user that asks.
     pub user: u32,
     /// Milliseconds since 1970.
@@ -98,6 +102,7 @@ pub struct Scope {
     genesis: OnceCell<Result<Genesis, String>>,
     msp: OnceCell<Result<Msp, Finding>>,
     pub(super) ledger: OnceCell<Result<Heights, LedgerError>>,
+    pub(super) signer: OnceCell<Result<serde_json::Value, Finding>>,
 }
 
 /// Where a ledger stands.
@@ -111,6 +116,8 @@ pub struct Heights {
     pub time_ms: u64,
     /// Sequence number of the last block.
     pub sequence: u64,
+    /// The same where its certificate has a vote of this node's key.
+    pub voted: Option<u64>,
 }
 
 impl Scope {
@@ -145,6 +152,7 @@ impl Scope {
             genesis: OnceCell::new(),
             msp: OnceCell::new(),
             ledger: OnceCell::new(),
+            signer: OnceCell::new(),
         }
     }
 
@@ -235,13 +243,24 @@ impl Scope {
             })?;
             let ledger = Ledger::open(&data.join("ledger"), genesis, kv)?;
             let tip = ledger.tip();
+            let voted = self.voted(genesis, &ledger)?.then_some(tip.sequence.0);
             Ok(Heights {
                 stored: ledger.stored_height().0,
                 applied: tip.height.0,
                 time_ms: tip.time_ms,
                 sequence: tip.sequence.0,
+                voted,
             })
         }))
+    }
+
+    /// Whether the certificate of the last block has a vote of this node's key.
+    fn voted(&self, genesis: &Genesis, ledger: &Ledger) -> Result<bool, LedgerError> {
+        let own = self.msp().ok().and_then(|msp| msp.enrolment.identity().ok());
+        let me = own.and_then(|own| genesis.replicas.find(&own.organisation, &own.name));
+        let block = ledger.block(ledger.tip().height)?;
+        let signatures = block.iter().flat_map(|block| &block.certificate.signatures);
+        Ok(signatures.into_iter().any(|(replica, _)| Some(*replica) == me))
     }
 }
 

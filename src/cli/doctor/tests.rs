@@ -38,6 +38,7 @@ use crate::membership::identity::Role;
 use crate::membership::msp::Msp;
 use crate::network::tls;
 use crate::signer::guard::SlotGuard;
+use crate::signer::remote;
 use crate::storage;
 use crate::types::digest::Digest;
 use crate::types::ids::Height;
@@ -60,6 +61,7 @@ fn constants() -> Probes {
         file_system: |_| Ok("ext4"),
         drift: || Drift { backwards: false, apart: Duration::from_micros(20) },
         direct_io: |_| Ok(()),
+        signer: remote::status,
         user: nix::unistd::geteuid().as_raw(),
         now_ms: now_ms(),
     }
@@ -158,6 +160,7 @@ impl Patient {
             file_system: self.probes.file_system,
             drift: self.probes.drift,
             direct_io: self.probes.direct_io,
+            signer: self.probes.signer,
             user: self.probes.user,
             now_ms: self.probes.now_ms,
         };

@@ -111,6 +111,11 @@ impl PendingSync {
 }
 
 impl Wal {
+    /// Whether a validator has written a log there; its two files take turns, either may be alone.
+    pub fn exists(directory: &Path) -> bool {
+        (0..2).any(|turn| directory.join(format!("order.{turn}")).exists())
+    }
+
     /// Opens or creates the log in `directory` and returns what it holds.
     pub fn open(directory: &Path, chain: ChainId) -> Result<(Self, Recovered), WalError> {
         let mut newest: Option<(u64, PathBuf, Vec<u8>)> = None;

@@ -65,6 +65,30 @@ pub(super) fn config_plants() -> Vec<Plant> {
         ("signer.socket", Error, VM, |p| process(p, "/nowhere", ""), nothing),
         ("signer.socket", Error, VM, exposed_socket, nothing),
         ("signer.answers", Error, VM, exposed_socket, nothing),
+        ("signer.records", Error, VM, own_record_gone, says_own_record_gone),
+        ("signer.records", Error, VM, served, |scope| says(scope, &key(STOPPED, "[]", "null"))),
+        ("signer.records", Warning, VM, served, |scope| says(scope, &key(UNPROVEN, "[]", "null"))),
+        ("signer.records", Note, VM, served, |scope| says(scope, &key(UNCOMPARED, "[]", "null"))),
+        ("signer.records", Warning, VM, served, |scope| says(scope, &key(FENCED, "[]", "null"))),
+        ("signer.tokens", Error, VM, served, |scope| {
+            says(scope, &token("0, \"stopped\": \"PIN\""))
+        }),
+        ("signer.tokens", Error, VM, served, |scope| {
+            says(scope, &token("4, \"away_since_ms\": 7"))
+        }),
+        ("signer.tokens", Warning, VM, served, |scope| says(scope, &token("3"))),
+        ("signer.sessions", Error, VM, served, |scope| {
+            says(scope, &key(HEALTHY, &session(false), "null"));
+        }),
+        ("signer.sessions", Warning, VM, served, |scope| {
+            says(scope, &key(HEALTHY, &session(true), "\"the token is away\""));
+        }),
+        ("token.config", Error, VM, |p| signer_file(p, "[signer]\nsokcet = 1\n", 0), nothing),
+        ("token.module", Error, VM, |p| signer_file(p, "", 0), nothing),
+        ("token.module", Error, VM, |p| spied(p, b"getenv PKCS11SPY", 0o755), nothing),
+        ("token.module", Error, VM, |p| spied(p, b"a library", 0o777), nothing),
+        ("token.pin", Error, VM, |p| signer_file(p, "", 0o444), nothing),
+        ("token.pin", Error, VM, |p| signer_file(p, "", 0), nothing),
         ("identity.custody", Warning, VM, |p| process(p, "/nowhere", ""), nothing),
         (
             "network.ports",
@@ -102,6 +126,96 @@ fn exposed_socket(patient: &mut Patient) {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     mode(&path, 0o777);
     process(patient, &path.display().to_string(), "");
+}
+
+fn served(patient: &mut Patient) {
+    process(patient, "/nowhere", "");
+}
+
+/// The signer's configuration beside the node's, or a text instead; a PIN file of that mode, or none.
+fn signer_file(patient: &mut Patient, instead: &str, pin_mode: u32) {
+    served(patient);
+    let text = "[signer]\nsocket = \"s\"\ndata = \"guard\"\n[[validator]]\n\
+                name = \"org1/validator\"\ngenesis = \"genesis.bin\"\n\
+                key = { token = \"hsm\", id = \"01\" }\n[[token]]\nname = \"hsm\"\n\
+                module = \"module.so\"\nlabel = \"x\"\npin = \"pin\"\n";
+    let text = if instead.is_empty() { text } else { instead };
+    fs::write(patient.config().with_file_name("signer.toml"), text).unwrap();
+    if pin_mode > 0 {
+        let pin = patient.config().with_file_name("pin");
+        fs::write(&pin, "1234").unwrap();
+        mode(&pin, pin_mode);
+    }
+}
+
+fn spied(patient: &mut Patient, module: &[u8], module_mode: u32) {
+    signer_file(patient, "", 0o400);
+    let path = patient.config().with_file_name("module.so");
+    fs::write(&path, module).unwrap();
+    mode(&path, module_mode);
+}
+
+/// What the signer says of itself.
+fn says(scope: &mut Scope, text: &str) {
+    scope.signer.set(Ok(serde_json::from_str(text).unwrap())).unwrap();
+}
+
+fn key(guard: &str, sessions: &str, trouble: &str) -> String {
+    format!(
+        r#"{{"keys": [{{"name": "org1/validator", "purpose": "votes", "guard": {guard},
+            "sessions": {sessions}, "trouble": {trouble}}}], "tokens": []}}"#
+    )
+}
+
+fn session(certified: bool) -> String {
+    format!(r#"[{{"first": 1, "last": 9, "certified": {certified}}}]"#)
+}
+
+fn token(fields: &str) -> String {
+    format!(
+        r#"{{"keys": [], "tokens": [{{"name": "hsm", "sessions_wanted": 4, "sessions": {fields}}}]}}"#
+    )
+}
+
+const HEALTHY: &str = r#"{"state": "in use", "signs": true, "floor": 0, "newest": 5}"#;
+const FENCED: &str = r#"{"state": "in use", "signs": true, "floor": 143, "newest": 21}"#;
+const UNCOMPARED: &str = r#"{"state": "in use", "signs": false, "floor": 0, "newest": 5}"#;
+const UNPROVEN: &str = r#"{"state": "waiting for peers", "signs": false, "floor": 143}"#;
+const STOPPED: &str = r#"{"state": "stopped: another signer uses the key", "signs": false}"#;
+
+/// A node that has voted, whose signer has no record.
+fn own_record_gone(patient: &mut Patient) {
+    served(patient);
+    fs::create_dir_all(patient.data("consensus")).unwrap();
+    fs::write(patient.data("consensus/order.1"), b"").unwrap();
+}
+
+fn says_own_record_gone(scope: &mut Scope) {
+    let own = scope.members().unwrap().enrolment.identity().unwrap().key;
+    let public = hex::encode(own.as_bytes());
+    says(scope, &key(&format!("null, \"public_key\": \"{public}\""), "[]", "null"));
+}
+
+/// A signer whose records, tokens and session keys are as they should be.
+#[test]
+fn a_signer_that_is_well_needs_nothing() {
+    let mut patient = Patient::fresh(VM);
+    spied(&mut patient, b"a library", 0o755);
+    for id in ["token.config", "token.module", "token.pin"] {
+        let found = patient.ask(id, nothing);
+        assert_eq!(found.outcome, Outcome::Ok, "{id}: {found:?}");
+    }
+    for (id, status) in [
+        ("signer.records", key(HEALTHY, "[]", "null")),
+        ("signer.tokens", token("4, \"stopped\": null, \"away_since_ms\": null")),
+        ("signer.sessions", key(HEALTHY, &session(true), "null")),
+    ] {
+        let mut scope = patient.scope();
+        says(&mut scope, &status);
+        let check = checks(None).into_iter().find(|check| check.id == id).unwrap();
+        let found = ask(&[check], &scope).pop().unwrap().1;
+        assert_eq!(found.outcome, Outcome::Ok, "{id}: {found:?}");
+    }
 }
 
 fn engine(patient: &Patient, name: &str) {
@@ -263,7 +377,7 @@ pub(super) fn data_plants() -> Vec<Plant> {
             VM,
             |p| {
                 fs::remove_file(p.data("guard/slots.log")).unwrap();
-                fs::write(p.data("consensus/order.0"), b"").unwrap();
+                fs::write(p.data("consensus/order.1"), b"").unwrap();
             },
             nothing,
         ),
@@ -274,7 +388,20 @@ pub(super) fn data_plants() -> Vec<Plant> {
             |p| fs::write(p.data("guard/slots.log"), [1; 4096]).unwrap(),
             nothing,
         ),
+        (
+            "guard.log",
+            Error,
+            VM,
+            |p| fs::remove_file(p.data("guard/slots.log")).unwrap(),
+            |scope| {
+                stand(scope, 4, 4);
+            },
+        ),
         ("guard.age", Warning, VM, healthy, |scope| stand(scope, 9000, 9000)),
+        ("guard.age", Warning, VM, healthy, |scope| {
+            let heights = Heights { voted: Some(4), ..AT_FOUR };
+            assert!(scope.ledger.set(Ok(heights)).is_ok());
+        }),
         ("guard.mode", Error, VM, |p| mode(&p.data("guard/slots.log"), 0o666), nothing),
     ]
 }
@@ -317,7 +444,9 @@ fn refuse(scope: &mut Scope, error: LedgerError) {
     assert!(scope.ledger.set(Err(error)).is_ok());
 }
 
+const AT_FOUR: Heights = Heights { stored: 4, applied: 4, time_ms: 1, sequence: 4, voted: None };
+
 fn stand(scope: &mut Scope, stored: u64, applied: u64) {
-    let heights = Heights { stored, applied, time_ms: 1, sequence: applied };
+    let heights = Heights { stored, applied, time_ms: 1, sequence: applied, voted: None };
     assert!(scope.ledger.set(Ok(heights)).is_ok());
 }
