@@ -14,6 +14,7 @@ use crate::cli::doctor::finding::Check;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::scope;
 use crate::cli::doctor::scope::Scope;
+use crate::cli::doctor::signer;
 use crate::membership::certificate;
 use crate::membership::identity::Purpose;
 use crate::membership::identity::Role;
@@ -225,7 +226,13 @@ fn tls_validity(scope: &Scope) -> Answer {
 }
 
 fn tls_key(scope: &Scope) -> Answer {
-    pair_key(scope, tls(scope)?, scope.config()?.signer.tls)
+    let pair = tls(scope)?;
+    if !scope.config()?.signer.tls {
+        return pair_key(scope, pair, false);
+    }
+    let identity = pair.identity();
+    let identity = identity.map_err(|error| Finding::refused(&error, "enrol the node again"))?;
+    signer::holds(scope, &identity.key)
 }
 
 /// Peers know each other by identity; clients that are not of this house go by the host's name.

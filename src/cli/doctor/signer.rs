@@ -18,6 +18,7 @@ use crate::signer::guard::format::State;
 use crate::signer::remote;
 use crate::signer::socket;
 use crate::types::ids::Height;
+use crate::types::signature::PublicKey;
 
 pub(super) const CHECKS: &[Check] = &[
     Check { id: "signer.user", about: "is the signer's user known", run: user },
@@ -105,6 +106,18 @@ fn answers(scope: &Scope) -> Answer {
 fn answered(scope: &Scope) -> Result<&Value, Finding> {
     section(scope)?;
     status(scope).map_err(|_| Finding::skipped("see signer.answers"))
+}
+
+/// Whether it holds a TLS key; without it, the node does not start.
+pub(super) fn holds(scope: &Scope, public: &PublicKey) -> Answer {
+    let (status, wanted) = (answered(scope)?, hex::encode(public.as_bytes()));
+    Ok(match entries(status, "keys").any(|key| text(key, "public_key") == wanted) {
+        true => Finding::ok("the signer holds it"),
+        false => Finding::error(
+            "signer.tls is set, and the signer does not hold it",
+            "give the signer this key in a [[tls]] section, or set signer.tls = false",
+        ),
+    })
 }
 
 fn records(scope: &Scope) -> Answer {

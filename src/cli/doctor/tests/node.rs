@@ -83,6 +83,9 @@ pub(super) fn config_plants() -> Vec<Plant> {
         ("signer.sessions", Warning, VM, served, |scope| {
             says(scope, &key(HEALTHY, &session(true), "\"the token is away\""));
         }),
+        ("tls.key", Error, VM, with_tls_elsewhere, |scope| {
+            says(scope, &key(HEALTHY, "[]", "null"))
+        }),
         ("token.config", Error, VM, |p| signer_file(p, "[signer]\nsokcet = 1\n", 0), nothing),
         ("token.module", Error, VM, |p| signer_file(p, "", 0), nothing),
         ("token.module", Error, VM, |p| spied(p, b"getenv PKCS11SPY", 0o755), nothing),
@@ -130,6 +133,11 @@ fn exposed_socket(patient: &mut Patient) {
 
 fn served(patient: &mut Patient) {
     process(patient, "/nowhere", "");
+}
+
+fn with_tls_elsewhere(patient: &mut Patient) {
+    served(patient);
+    patient.replace("mode = \"process\"", "mode = \"process\"\ntls = true");
 }
 
 /// The signer's configuration beside the node's, or a text instead; a PIN file of that mode, or none.
