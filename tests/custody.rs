@@ -314,6 +314,22 @@ fn a_refused_credential_is_not_tried_again() {
     let _service = Service::start(&ca.join("ca.toml"), &hsm.environment);
 }
 
+/// A token that is away is waited for: the exit code says that trying again may help.
+#[test]
+fn a_token_that_is_away_is_tried_again() {
+    let Some(hsm) = SoftHsm::faulty() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (card, _) = hsm.keygen("obelisk", "ca", "p256");
+    let (ca, shown) = (dir.path().join("ca"), text(&card));
+    let init = ["ca", "init", "--organisation", "bank", "--out", &text(&ca), "--key-card", &shown];
+    made(&hsm.environment, &[&init[..], &["--listen", "127.0.0.1:0"]].concat());
+    hsm.script("fault slots do=none");
+    let serve = ["ca", "serve", "--config", &text(&ca.join("ca.toml"))];
+    assert!(refused(&hsm, &serve, 70).contains("connect the token"));
+    hsm.script("");
+    let _service = Service::start(&ca.join("ca.toml"), &hsm.environment);
+}
+
 /// While a slow token is opened, the membership service asks the service manager for more time and
 /// says what it does; then it is ready.
 #[test]

@@ -89,6 +89,22 @@ fn units_have_no_unknown_words() {
     }
 }
 
+/// A signer is tried again without end where its token may come back, never where only an operator
+/// can mend it, and says itself when it is ready.
+#[test]
+fn the_signer_waits_for_its_token() {
+    let text = fs::read_to_string(folder().join("obelisk-signer@.service")).unwrap();
+    for line in [
+        "Type=notify",
+        "TimeoutStartSec=90",
+        "Restart=on-failure",
+        "RestartPreventExitStatus=2 4 78",
+        "StartLimitIntervalSec=0",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}");
+    }
+}
+
 /// Every directive of the sandbox that could be weakened silently stands with its reason above, and
 /// the commands of the units exist.
 #[test]

@@ -238,7 +238,11 @@ fn serve(path: &Path, context: &Context) -> Result<(), Failure> {
         output.line(&text, &[("organisation", Cell::text_of(organisation)), ("address", address)]);
     };
     ca::run(&config, notifier, ready).map_err(|error| {
-        let exit = if error.is_final { Exit::Final } else { Exit::Usage };
+        let exit = match (error.is_final, error.may_pass) {
+            (true, _) => Exit::Final,
+            (false, true) => Exit::Internal,
+            (false, false) => Exit::Usage,
+        };
         Failure::of(exit, &error, "correct the configuration")
     })
 }

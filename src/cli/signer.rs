@@ -12,6 +12,7 @@ use crate::cli::Context;
 use crate::cli::failure::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Cell;
+use crate::host::clock;
 use crate::node::config::Config;
 use crate::node::config::ConfigError;
 use crate::node::signer;
@@ -111,13 +112,23 @@ fn start(path: &Path, context: &Context) -> Result<(), Failure> {
             &[("socket", Cell::text_of(&socket)), ("keys", Cell::List(list.collect()))],
         );
     };
-    signer::run(&config, ready).map_err(|error| {
-        let exit = match error {
-            SignerStartError::Refused(_) => Exit::Usage,
-            SignerStartError::Final(_) => Exit::Final,
-        };
-        Failure::of(exit, &error, "correct the signer's configuration")
-    })
+    signer::run(&config, ready).map_err(|error| not_started(&error))
+}
+
+/// A signer's refusal in this house's form. A token that is away may come back.
+fn not_started(error: &SignerStartError) -> Failure {
+    let exit = match error {
+        SignerStartError::Refused(_) => Exit::Usage,
+        SignerStartError::Later(_) => Exit::Internal,
+        SignerStartError::Final(_) => Exit::Final,
+    };
+    let fix = match error {
+        SignerStartError::Later(_) => "start it again once the token is back",
+        SignerStartError::Refused(_) | SignerStartError::Final(_) => {
+            "correct the signer's configuration"
+        }
+    };
+    Failure::of(exit, error, fix)
 }
 
 fn guard_of(of: &OfValidator) -> Result<(PathBuf, ChainId, PublicKey), Failure> {
@@ -134,7 +145,7 @@ fn guard_of(of: &OfValidator) -> Result<(PathBuf, ChainId, PublicKey), Failure> 
             signer::guard_of(&config, &of.validator)
         }
     };
-    found.map_err(|error| Failure::of(Exit::Usage, &error, "correct the signer's configuration"))
+    found.map_err(|error| not_started(&error))
 }
 
 /// A log that root writes would shut out the signer whose folder it is in.
@@ -202,9 +213,6 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         context.output.value(&status);
         return Ok(());
     }
-    let text = |value: &serde_json::Value, key: &str| {
-        value.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
-    };
     if metrics {
         context.output.note(text(&status, "metrics").trim_end());
         return Ok(());
@@ -231,20 +239,53 @@ fn status(path: &Path, metrics: bool, context: &Context) -> Result<(), Failure> 
         let line = format!("record of {name}: {state}, fencing epoch {epoch}, floor {floor}");
         context.output.note(&line);
     }
+    show_tokens(&keys, &status, context);
+    Ok(())
+}
+
+/// Places of keys that do not sign, and how each token stands.
+fn show_tokens(keys: &[serde_json::Value], status: &serde_json::Value, context: &Context) {
+    for key in keys {
+        let places = key.get("places").and_then(|places| places.as_array());
+        let troubled = |place: &&serde_json::Value| !text(place, "trouble").is_empty();
+        for place in places.into_iter().flatten().filter(troubled) {
+            let (name, select, token) =
+                (text(key, "name"), text(place, "key"), text(place, "token"));
+            let trouble = text(place, "trouble");
+            let line =
+                format!("warning: {name}, the key with {select} on token {token}: {trouble}");
+            context.output.note(&line);
+        }
+        let trouble = text(key, "trouble");
+        if !trouble.is_empty() {
+            context.output.note(&format!("warning: {}: {trouble}", text(key, "name")));
+        }
+    }
     let tokens = status.get("tokens").and_then(|tokens| tokens.as_array());
     for token in tokens.into_iter().flatten() {
         let number = |key: &str| token.get(key).and_then(|n| n.as_u64()).unwrap_or_default();
         let name = text(token, "name");
         let (signed, failed) = (number("signed"), number("failed"));
-        let stopped = text(token, "stopped");
-        let state = if stopped.is_empty() { "in use".to_owned() } else { stopped };
+        let (stopped, away) = (text(token, "stopped"), text(token, "away_reason"));
+        let since = number("away_since_ms");
+        let state = match (stopped.is_empty(), away.is_empty()) {
+            (false, _) => stopped,
+            (true, true) => "in use".to_owned(),
+            (true, false) => {
+                let seconds = clock::now_ms().saturating_sub(since) / 1000;
+                format!("away for {seconds} s: {away}")
+            }
+        };
         let (sessions, wanted) = (number("sessions"), number("sessions_wanted"));
         let line = format!(
             "token {name}: {signed} signed, {failed} refused, {sessions} of {wanted} sessions, {state}"
         );
         context.output.note(&line);
     }
-    Ok(())
+}
+
+fn text(value: &serde_json::Value, key: &str) -> String {
+    value.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
 }
 
 /// The user whose signer has the socket. Refuses to ask as somebody it does not answer.

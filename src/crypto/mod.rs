@@ -74,6 +74,24 @@ pub trait SigningKey: Send + Sync {
 
     /// The public half.
     fn public_key(&self) -> &PublicKey;
+
+    /// The places of a key on tokens, in the order in which they are asked; none for keys in memory.
+    fn places(&self) -> Vec<KeyPlace> {
+        Vec::new()
+    }
+}
+
+/// A key on one token, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    /// The token's name.
+    pub token: String,
+    /// How the key is selected there.
+    pub key: String,
+    /// The key was seen there since the start: else the place is not used.
+    pub confirmed: bool,
+    /// Why it does not sign now.
+    pub trouble: Option<String>,
 }
 
 /// A loaded private key, shared by threads.

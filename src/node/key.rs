@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "pkcs11")]
 use crate::crypto::CryptoError;
+#[cfg(feature = "pkcs11")]
+use crate::crypto::KeyPlace;
 use crate::crypto::SigningKey;
 #[cfg(feature = "pkcs11")]
 use crate::crypto::providers::pkcs11::error::TokenError;
@@ -47,6 +49,8 @@ pub enum KeyError {
         reason: String,
         /// Trying again makes it worse: a wrong PIN.
         is_final: bool,
+        /// Trying again may help: the token is away.
+        may_pass: bool,
     },
     /// The card is another key's.
     #[error("the card {card} is that of another key than {wanted}; put the right card there")]
@@ -57,6 +61,11 @@ impl KeyError {
     /// Whether trying again makes it worse: a wrong PIN.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Token { is_final: true, .. })
+    }
+
+    /// Whether trying again may help: the token is away.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Token { may_pass: true, .. })
     }
 }
 
@@ -97,12 +106,12 @@ pub fn check_same(
 #[cfg(feature = "pkcs11")]
 pub fn open(card: &KeyCard, memory: &Path) -> Result<Arc<dyn SigningKey>, KeyError> {
     let refused = |error: TokenError| {
-        let (reason, is_final) = (error.to_string(), error.is_final());
-        KeyError::Token { reason, is_final }
+        let (is_final, may_pass) = (error.is_final(), error.may_pass());
+        KeyError::Token { reason: error.to_string(), is_final, may_pass }
     };
     let opened =
         tokens::open(&card.token, Some(memory), Arc::new(signer::fatal)).map_err(refused)?;
-    let key = tokens::key(&card.key, &opened).map_err(refused)?;
+    let key = tokens::key(&card.key, &opened, None).map_err(refused)?;
     if card.public() != Some(key.public_key().clone()) {
         let token = card.key.token.clone();
         let select = tokens::select(&card.key.place()).to_string();
@@ -132,11 +141,15 @@ impl SigningKey for OnToken {
     fn public_key(&self) -> &PublicKey {
         self.key.public_key()
     }
+
+    fn places(&self) -> Vec<KeyPlace> {
+        self.key.places()
+    }
 }
 
 /// Refuses: this build knows no tokens.
 #[cfg(not(feature = "pkcs11"))]
 pub fn open(_: &KeyCard, _: &Path) -> Result<Arc<dyn SigningKey>, KeyError> {
     let reason = crate::node::signer::NO_PKCS11.to_owned();
-    Err(KeyError::Token { reason, is_final: false })
+    Err(KeyError::Token { reason, is_final: false, may_pass: false })
 }

@@ -32,6 +32,7 @@ pub struct SignerMetrics {
     queues: Family<Label, Gauge>,
     sessions: Family<Token, Gauge>,
     sessions_refused: Family<Token, Counter>,
+    away: Family<Token, Gauge>,
 }
 
 impl Default for SignerMetrics {
@@ -46,6 +47,7 @@ impl Default for SignerMetrics {
             queues: Family::default(),
             sessions: Family::default(),
             sessions_refused: Family::default(),
+            away: Family::default(),
         };
         let r = &mut metrics.registry;
         r.register("signatures", "Signatures handed out, by lane", metrics.signatures.clone());
@@ -63,6 +65,8 @@ impl Default for SignerMetrics {
         r.register("token_sessions", help, metrics.sessions.clone());
         let help = "Sessions that a token refused, by token";
         r.register("token_sessions_refused", help, metrics.sessions_refused.clone());
+        let help = "For how long a token is away, seconds; 0: it is there";
+        r.register("token_away_seconds", help, metrics.away.clone());
         metrics
     }
 }
@@ -96,6 +100,11 @@ impl SignerMetrics {
         follow(&self.sessions_refused.get_or_create(&label), refused);
     }
 
+    /// Shows for how long a token is away, seconds; 0 where it is there.
+    pub fn away(&self, token: &str, seconds: u64) {
+        show(&self.away.get_or_create(&[("token", token.to_owned())]), seconds);
+    }
+
     /// OpenMetrics text.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -122,6 +131,7 @@ mod tests {
         metrics.answered("consensus", Duration::from_millis(3));
         metrics.depth("transport", 2);
         metrics.sessions("hsm", 3, 2);
+        metrics.away("hsm", 7);
         let text = metrics.render();
         for line in [
             "obelisk_signer_signatures_total{lane=\"consensus\"} 3",
@@ -130,6 +140,7 @@ mod tests {
             "obelisk_signer_queue_depth{lane=\"transport\"} 2",
             "obelisk_signer_token_sessions{token=\"hsm\"} 3",
             "obelisk_signer_token_sessions_refused_total{token=\"hsm\"} 2",
+            "obelisk_signer_token_away_seconds{token=\"hsm\"} 7",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
         }

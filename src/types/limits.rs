@@ -342,6 +342,10 @@ pub const SIGNER_REQUESTS_WAITING_MAX: usize = 256;
 pub const SIGNER_DEADLINE_MS: u64 = 2_000;
 /// A starting node waits for its signer this long, milliseconds; then it stops and says so.
 pub const SIGNER_START_MS: u64 = 30_000;
+/// Sentences with which a signer warns the node about one key.
+pub const SIGNER_WARNINGS_MAX: usize = 16;
+/// A node asks its signer for warnings so often, milliseconds.
+pub const SIGNER_WARNINGS_MS: u64 = 5_000;
 /// Longest pause between two attempts to reach the signer, milliseconds.
 pub const SIGNER_RECONNECT_MS_MAX: u64 = 1_000;
 /// Messages that the signer did not sign and that wait to be asked again; older ones are dropped,
@@ -357,6 +361,16 @@ pub const TOKEN_DEADLINE_MS: u64 = 1_500;
 /// A question of a start or of a tool waits this long for a session of a token, milliseconds:
 /// those of a process that has just ended may outlive it.
 pub const TOKEN_START_MS: u64 = 10_000;
+/// A module answers a question of a start or of a tool within this time, milliseconds, or it is given
+/// up: an HSM's login takes a few seconds, one over a network with a lost connection many more.
+pub const TOKEN_ANSWER_MS: u64 = 30_000;
+/// The same where the key was seen before, or at another of its places: the start can go on without.
+pub const TOKEN_ANSWER_KNOWN_MS: u64 = 5_000;
+/// A token that is away is looked for again after this time, milliseconds.
+pub const TOKEN_AWAY_LOOK_MS: u64 = 5_000;
+/// A look at a token that takes longer, milliseconds, ends the process: a module that has hung for so
+/// long may not see its token again, and a new process goes on with what it has within seconds.
+pub const TOKEN_HANG_MS_MAX: u64 = 15 * 60_000;
 /// Signatures waiting for a session of one token.
 pub const TOKEN_JOBS_MAX: usize = 4096;
 /// Threads of one token that may hang in calls of its module; one more ends the process.

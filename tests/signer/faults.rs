@@ -251,7 +251,7 @@ fn a_pin_that_locks_stops_the_token_at_once() {
     bench.hsm.script("fault sign-init times=1 do=logout\nfault login do=rv value=0xA4");
     for _ in 0..5 {
         let error = bench.sign().unwrap_err().to_string();
-        assert!(error.contains("PIN"), "{error}");
+        assert!(error.contains("PIN") && error.contains("security officer"), "{error}");
     }
     assert_eq!(bench.counted("login"), before + 1);
     assert!(bench.token()["stopped"].is_string());

@@ -166,7 +166,18 @@ fn every_fault_of_a_token_is_one_clear_error() {
     expect(&module, &text(&copy), "is a spy");
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o777)).unwrap();
     expect(&module, &text(&copy), "changed by others");
-    expect("label = \"obelisk\"", "label = \"other\"", "label \"obelisk\"");
+    let shared = hsm.directory.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let copy = shared.join("copy.so");
+    fs::copy(&module, &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    expect(&module, &text(&copy), "whose files others can replace");
+    // It may be a token that is away: tried again.
+    let good = change(&config, "label = \"obelisk\"", "label = \"other\"");
+    let (code, errors) = refused(&config, &hsm.environment);
+    assert!(code == 70 && errors.contains("label \"obelisk\""), "{code} {errors}");
+    fs::write(&config, good).unwrap();
     expect("id = \"01\"", "id = \"77\"", "no private key");
     hsm.keygen("obelisk", "05", "p256");
     expect("id = \"01\"", "id = \"05\"", "no validator of the network");
@@ -207,4 +218,39 @@ fn imported_and_doubled_keys_are_refused() {
     run(command.envs(hsm.environment.iter().cloned()));
     let errors = refused(&config, &hsm.environment).1;
     assert!(errors.contains("2 private keys"), "{errors}");
+    let audit = hsm.crypto("audit", "obelisk", &[]);
+    assert_eq!(audit.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&audit.stdout);
+    assert!(text.contains("2 private keys have this id") && text.contains("09 "), "{text}");
+}
+
+/// A key whose card could not be written is not made, and a key of another kind is listed by the audit
+/// and not judged.
+#[test]
+fn no_key_is_left_without_a_card_and_none_out_of_the_audit() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let made = hsm.crypto("keygen", "obelisk", &["--id", "01", "--out", "/no-such-folder/card"]);
+    assert_eq!(made.status.code(), Some(2));
+    let audit = || {
+        let output = hsm.crypto("audit", "obelisk", &[]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
+    };
+    assert!(!audit().1.contains("CKA_SIGN"), "{}", audit().1);
+    let card = hsm.directory.path().join("card.toml");
+    let failing = hsm.crypto("keygen", "nobody", &["--id", "01", "--out", &text(&card)]);
+    assert!(!failing.status.success() && !card.exists(), "a refusal leaves no empty card");
+    let rsa = hsm.directory.path().join("rsa.pem");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["genpkey", "-algorithm", "RSA", "-out"]).arg(&rsa);
+    if !openssl.output().is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: no openssl to make an RSA key");
+        return;
+    }
+    let mut import = Command::new("softhsm2-util");
+    import.args(["--import", &text(&rsa), "--token", "obelisk", "--label", "rsa", "--id", "07"]);
+    run(import.args(["--pin", PIN]).envs(hsm.environment.iter().cloned()));
+    let (code, listed) = audit();
+    assert_eq!(code, Some(0), "{listed}");
+    assert!(listed.contains("it is a key of kind RSA"), "{listed}");
 }

@@ -2,6 +2,7 @@
 //!
 //! The PIN comes from a file, never from an argument: arguments are seen by every user of a host.
 
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,10 +21,12 @@ use crate::crypto::SigningKey;
 use crate::crypto::keys::Secret;
 use crate::crypto::providers::pkcs11::error::TokenError;
 use crate::crypto::providers::pkcs11::key::Tokens;
-use crate::crypto::providers::pkcs11::object::Found;
-use crate::crypto::providers::pkcs11::token;
+use crate::crypto::providers::pkcs11::object::Finding;
+use crate::crypto::providers::pkcs11::object::Listed;
 use crate::crypto::routing::Crypto;
 use crate::membership::msp;
+use crate::membership::msp::MspError;
+use crate::node::signer;
 use crate::node::signer::card::KeyCard;
 use crate::node::signer::config::KeySection;
 use crate::node::signer::config::TokenSection;
@@ -130,8 +133,7 @@ pub struct Bench {
 /// The tokens of a module; nothing is logged in.
 pub fn list(module: &Path, context: &Context) -> Result<(), Failure> {
     let mut opened = Tokens::new(Arc::new(fatal));
-    let module = opened.module(module).map_err(|error| failure(&error))?;
-    let found = token::list(&module).map_err(|error| failure(&error))?;
+    let found = opened.shown(module).map_err(|error| failure(&error))?;
     let columns = ["slot", "label", "serial", "model", "firmware", "signs with", "note"];
     let rows: Vec<Vec<Cell>> = found
         .into_iter()
@@ -160,7 +162,7 @@ fn signs_with(offered: &[Algorithm]) -> String {
 }
 
 pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
-    check_new(&arguments.out)?;
+    let out = Output::open(&arguments.out)?;
     let section = arguments.place.section(limits::TOKEN_SESSIONS)?;
     let opened = open(&section)?;
     let name = section.name.clone();
@@ -175,8 +177,15 @@ pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
         }
     }
     .map_err(|error| failure(&error))?;
-    let signing = tokens::key(&key, &opened).map_err(|error| failure(&error))?;
-    store(&signed(&*signing, key, section)?, &arguments.out)?;
+    let carded = tokens::key(&key, &opened, None)
+        .map_err(|error| failure(&error))
+        .and_then(|signing| signed(&*signing, key, section))
+        .and_then(|card| out.store(&card));
+    carded.map_err(|failure| Failure {
+        cause: format!("{}. The key is on the token", failure.cause),
+        fix: format!("`obelisk crypto card` writes the card of the key; {}", failure.fix),
+        ..failure
+    })?;
     context.output.object(&[
         ("token", Cell::Text(name)),
         ("id", Cell::Text(hex::encode(&found.id))),
@@ -193,7 +202,7 @@ pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
 
 /// The card of a key that is there; or another card, to which this token is the standby.
 pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
-    check_new(&arguments.out)?;
+    let out = Output::open(&arguments.out)?;
     let before = match &arguments.standby_of {
         None => None,
         Some(path) => Some(member::card(path, &Crypto::portable())?),
@@ -217,7 +226,7 @@ pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
         first.add_standby(&card);
         card = first;
     }
-    store(&card, &arguments.out)?;
+    out.store(&card)?;
     let tokens = card.token.iter().map(|token| Cell::text_of(&token.name)).collect();
     context.output.object(&[
         ("tokens", Cell::List(tokens)),
@@ -228,14 +237,37 @@ pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_new(out: &Path) -> Result<(), Failure> {
-    match out.exists() {
-        false => Ok(()),
-        true => {
-            let cause = format!("{} exists already", out.display());
-            Err(Failure::usage(cause, "choose another file with --out"))
-        }
+/// The file of a card, made before the token is asked for anything: a key whose card cannot be written
+/// is of no use. Dropped without its card, it is removed.
+struct Output<'a> {
+    path: &'a Path,
+}
+
+impl<'a> Output<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        msp::write_new(path, b"", 0o644).map_err(|error| elsewhere(&error))?;
+        Ok(Self { path })
     }
+
+    fn store(self, card: &KeyCard) -> Result<(), Failure> {
+        // Empty, and this process's own.
+        let _ = fs::remove_file(self.path);
+        let stored = card.store(self.path).map_err(|error| elsewhere(&error));
+        if stored.is_ok() {
+            std::mem::forget(self);
+        }
+        stored
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path);
+    }
+}
+
+fn elsewhere(error: &MspError) -> Failure {
+    Failure::of(Exit::Usage, error, "choose another file with --out")
 }
 
 fn signed(
@@ -248,39 +280,51 @@ fn signed(
     })
 }
 
-fn store(card: &KeyCard, out: &Path) -> Result<(), Failure> {
-    card.store(out)
-        .map_err(|error| Failure::of(Exit::Usage, &error, "choose another file with --out"))
-}
-
-/// Every attribute that matters, of one key or of all.
+/// Every attribute that matters, of every private key. Keys of other kinds are listed and not judged:
+/// nothing here uses them.
 pub fn audit(place: &Place, context: &Context) -> Result<(), Failure> {
     let section = place.section(1)?;
     let found = open(&section)?.list(&section.name).map_err(|error| failure(&error))?;
-    let columns = ["id", "label", "algorithm", "attribute", "value", "wanted", "accepted"];
+    let columns = ["id", "label", "algorithm", "attribute", "value", "wanted", "accepted", "note"];
     let rows: Vec<Vec<Cell>> = found.iter().flat_map(audited).collect();
-    context.output.table(&columns, &rows, "the token holds no P-256 or Ed25519 key");
-    let bad = found.iter().filter(|key| key.audit.iter().any(|finding| !finding.accepted)).count();
-    match bad {
-        0 => Ok(()),
-        bad => {
-            let cause = format!("{bad} of {} keys are not safe", found.len());
-            let fix = "make new ones with `obelisk crypto keygen`, enrol them, delete the others";
-            Err(Failure::new(Exit::Refused, cause, fix))
-        }
+    context.output.table(&columns, &rows, "the token holds no private key");
+    let unsafe_one =
+        |key: &&Listed| key.judged && key.audit.iter().any(|finding| !finding.accepted);
+    let (bad, twice) = (
+        found.iter().filter(unsafe_one).count(),
+        found.iter().filter(|key| key.same_id > 1).count(),
+    );
+    if bad > 0 {
+        let cause = format!("{bad} of {} keys are not safe", found.len());
+        let fix = "make new ones with `obelisk crypto keygen`, enrol them, delete the others";
+        return Err(Failure::new(Exit::Refused, cause, fix));
     }
+    if twice > 0 {
+        let cause = format!("{twice} of {} keys share their id with another", found.len());
+        let fix =
+            "give each key its own id with the vendor's tool, or delete those that nobody needs";
+        return Err(Failure::new(Exit::Refused, cause, fix));
+    }
+    Ok(())
 }
 
-fn audited(key: &Found) -> Vec<Vec<Cell>> {
-    let row = |finding: &crate::crypto::providers::pkcs11::object::Finding| {
+fn audited(key: &Listed) -> Vec<Vec<Cell>> {
+    let mut notes = Vec::new();
+    if key.same_id > 1 {
+        notes.push(format!("{} private keys have this id", key.same_id));
+    }
+    notes.extend(key.unusable.as_ref().map(|reason| format!("not used here: {reason}")));
+    let note = notes.join("; ");
+    let row = |finding: &Finding| {
         vec![
             Cell::Text(hex::encode(&key.id)),
             Cell::Text(super::super::output::tame(&key.label)),
-            Cell::text_of(key.public.algorithm().name()),
+            Cell::Text(key.kind.clone()),
             Cell::text_of(finding.attribute),
             Cell::maybe(finding.value.map(Cell::Flag)),
             Cell::Flag(finding.wanted),
             Cell::Flag(finding.accepted),
+            Cell::Text(note.clone()),
         ]
     };
     key.audit.iter().map(row).collect()
@@ -392,7 +436,7 @@ impl Key {
         section: &TokenSection,
         opened: &Tokens,
     ) -> Result<Arc<dyn SigningKey>, Failure> {
-        tokens::key(&self.section(section), opened).map_err(|error| failure(&error))
+        tokens::key(&self.section(section), opened, None).map_err(|error| failure(&error))
     }
 
     /// As a signer's configuration would say it.
@@ -423,6 +467,8 @@ pub fn failure(error: &TokenError) -> Failure {
         | TokenError::KeyChanged { .. }
         | TokenError::Mechanism { .. } => Exit::Refused,
         TokenError::Call { .. }
+        | TokenError::NotMade { .. }
+        | TokenError::Start { .. }
         | TokenError::Full { .. }
         | TokenError::Late { .. }
         | TokenError::WrongSignature { .. } => Exit::Internal,
@@ -432,8 +478,8 @@ pub fn failure(error: &TokenError) -> Failure {
 }
 
 fn fatal(reason: String) {
-    eprintln!("error: {reason}\nfix: restart what serves the token");
-    std::process::exit(Exit::Internal as i32);
+    eprintln!("error: {reason}\nfix: restart what serves the token, then try again");
+    signer::end_at_once(Exit::Internal as i32)
 }
 
 fn id(text: &str) -> Result<String, String> {

@@ -38,6 +38,11 @@ impl OpenError {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Key(error) if error.is_final())
     }
+
+    /// Whether trying again may help: the key's token is away.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Key(error) if error.may_pass())
+    }
 }
 
 impl From<KeyError> for OpenError {

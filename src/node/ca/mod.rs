@@ -52,6 +52,8 @@ pub struct CaStartError {
     text: String,
     /// Trying again makes it worse: a wrong PIN.
     pub is_final: bool,
+    /// Trying again may help: a token is away.
+    pub may_pass: bool,
 }
 
 /// Serves until a signal. `ready` gets organisation and address once the socket is open. Until then
@@ -137,8 +139,10 @@ fn tls_identity(authority: &Authority, crypto: &Crypto) -> Result<TlsIdentity, C
 /// A refused PIN is remembered beside the register.
 fn open_authority(config: &CaConfig, crypto: &Crypto) -> Result<Authority, CaStartError> {
     let memory = config.ca.register.parent().unwrap_or(Path::new("."));
-    authority::open(&config.ca.authority, memory, crypto)
-        .map_err(|error| CaStartError { is_final: error.is_final(), ..refused(error) })
+    authority::open(&config.ca.authority, memory, crypto).map_err(|error| {
+        let (is_final, may_pass) = (error.is_final(), error.may_pass());
+        CaStartError { is_final, may_pass, ..refused(error) }
+    })
 }
 
 fn refused(error: impl std::error::Error) -> CaStartError {
@@ -152,7 +156,7 @@ fn refused(error: impl std::error::Error) -> CaStartError {
 }
 
 fn failed(text: String) -> CaStartError {
-    CaStartError { text, is_final: false }
+    CaStartError { text, is_final: false, may_pass: false }
 }
 
 /// Threads that speak TLS; issuing has threads of its own.

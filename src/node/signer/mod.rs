@@ -6,23 +6,33 @@
 //!
 //! Whatever is refused here is refused before the socket is open. The process has no network: its
 //! status and metrics are answers on its own socket. A failure that leaves nothing to sign with
-//! (a guard's log that cannot be written) ends the process with exit code 70, a refusal that trying
-//! again would make worse (a wrong PIN) with 78; service managers restart the first, not the
-//! second.
+//! (a guard's log that cannot be written, a token that is away and never was there) ends the process
+//! with exit code 70, one that only an operator can mend with 2, a refusal that trying again would make
+//! worse (a wrong PIN) with 78; service managers restart the first, not the others.
+//!
+//! A token that is away does not keep the process from starting where its key was seen before
+//! (`seen`): session keys sign under the guard, whatever needs the token waits for it.
 
 pub mod card;
 pub mod config;
+mod seen;
 #[cfg(feature = "pkcs11")]
 pub mod tokens;
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sd_notify::NotifyState;
 use serde_json::json;
 
+use crate::crypto::KeyPlace;
 use crate::crypto::SigningKey;
+#[cfg(feature = "pkcs11")]
+use crate::crypto::providers::pkcs11::key::TokenStatus;
 use crate::crypto::routing::Crypto;
 use crate::crypto::routing::Routing;
+use crate::host::clock;
 use crate::membership::consortium::read_genesis;
 use crate::membership::msp;
 use crate::membership::msp::Msp;
@@ -54,6 +64,9 @@ pub enum SignerStartError {
     /// A part refused.
     #[error("{0}")]
     Refused(String),
+    /// A token that is away, or a module that does not answer: trying again may help.
+    #[error("{0}")]
+    Later(String),
     /// A part refused, and trying again makes it worse: a wrong PIN.
     #[error("{0}")]
     Final(String),
@@ -92,6 +105,7 @@ pub fn run(
     let listening = socket::listen(&config.signer.socket, group).map_err(refused)?;
     let metrics = Arc::new(SignerMetrics::default());
     ready(described(&keyring));
+    tell_service_manager(&keyring);
     let counters = metrics.clone();
     let parts = server::Parts {
         keyring,
@@ -104,6 +118,20 @@ pub fn run(
     server::serve(listening, parts).map_err(|error| {
         SignerStartError::Refused(format!("the signer cannot take connections: {error}"))
     })
+}
+
+/// Ready: the socket takes connections. Where no service manager waits, nobody is told.
+fn tell_service_manager(keyring: &Keyring) {
+    let places: Vec<_> = keyring.keys().flat_map(|held| held.key.places()).collect();
+    let waiting = places.iter().filter(|place| !place.confirmed).count();
+    let status = match waiting {
+        0 => "ready".to_owned(),
+        waiting => format!("ready; of {} places of keys, {waiting} are away", places.len()),
+    };
+    let states = [NotifyState::Ready, NotifyState::Status(&status)];
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::warn!(%error, "the service manager does not hear this process");
+    }
 }
 
 /// The guard's log of a validator of that name, for commands that work on it while no signer runs.
@@ -122,8 +150,9 @@ pub fn guard_of(
     msp::make_folder(&config.signer.data).map_err(refused)?;
     let genesis = read_genesis(&section.genesis).map_err(refused)?;
     let tokens = open_tokens(config)?;
-    let key = load(&section.key, &crypto, &tokens)?;
-    Ok((guard(config, name), genesis.chain_id(), key.public_key().clone()))
+    let guard = guard(config, name);
+    let key = load(&section.key, &crypto, &tokens, &guard.with_extension("public"))?;
+    Ok((guard, genesis.chain_id(), key.public_key().clone()))
 }
 
 /// The same of a node that signs itself.
@@ -156,7 +185,8 @@ fn keys(
     let mut held = Vec::new();
     for section in &config.validator {
         let genesis = read_genesis(&section.genesis).map_err(refused)?;
-        let key = load(&section.key, crypto, tokens)?;
+        let guard = guard(config, &section.name);
+        let key = load(&section.key, crypto, tokens, &guard.with_extension("public"))?;
         if !genesis.replicas.iter().any(|(_, replica)| replica.key == *key.public_key()) {
             return Err(SignerStartError::Refused(format!(
                 "validator {}: no validator of the network {} has this key; name the key that was \
@@ -164,7 +194,6 @@ fn keys(
                 section.name, genesis.network
             )));
         }
-        let guard = guard(config, &section.name);
         let mode = match section.signing_mode() {
             SigningMode::Direct => Mode::Direct,
             SigningMode::Strict => Mode::Strict,
@@ -183,7 +212,8 @@ fn keys(
         held.push(Held { name: section.name.clone(), key, purpose, parallel });
     }
     for section in &config.tls {
-        let key = load(&section.key, crypto, tokens)?;
+        let seen = guard(config, &section.name).with_extension("tls-public");
+        let key = load(&section.key, crypto, tokens, &seen)?;
         let (name, purpose) = (section.name.clone(), Purpose::Transport);
         held.push(Held { name, key, purpose, parallel: 1 });
     }
@@ -198,9 +228,19 @@ fn load(
     section: &KeySection,
     crypto: &Crypto,
     tokens: &Tokens,
+    seen: &Path,
 ) -> Result<Arc<dyn SigningKey>, SignerStartError> {
     if section.is_on_token() {
-        return token_key(section, tokens);
+        let key = token_key(section, tokens, seen::read(seen))?;
+        match key.places().iter().any(|place| place.confirmed) {
+            true => seen::keep(seen, key.public_key()),
+            false => tracing::error!(
+                key = %seen.with_extension("").display(),
+                "no token with this key answers: it starts as it was last seen, session keys that are \
+                 certified sign, whatever else waits for the token"
+            ),
+        }
+        return Ok(key);
     }
     let file = &section.file;
     let pkcs8 = msp::read_key(file).map_err(refused)?;
@@ -220,25 +260,24 @@ fn open_tokens(config: &SignerConfig) -> Result<Tokens, SignerStartError> {
 fn token_key(
     section: &KeySection,
     tokens: &Tokens,
+    known: Option<PublicKey>,
 ) -> Result<Arc<dyn SigningKey>, SignerStartError> {
-    tokens::key(section, tokens).map_err(token_refused)
+    tokens::key(section, tokens, known).map_err(token_refused)
 }
 
 #[cfg(feature = "pkcs11")]
 fn token_refused(error: crate::crypto::providers::pkcs11::error::TokenError) -> SignerStartError {
     match error.is_final() {
         true => SignerStartError::Final(error.to_string()),
+        false if error.may_pass() => SignerStartError::Later(error.to_string()),
         false => SignerStartError::Refused(error.to_string()),
     }
 }
 
 #[cfg(feature = "pkcs11")]
 fn token_status(tokens: &Tokens) -> Vec<serde_json::Value> {
-    let describe = |(name, counts, stopped): (
-        String,
-        crate::crypto::providers::pkcs11::key::Counts,
-        Option<crate::crypto::providers::pkcs11::error::TokenError>,
-    )| {
+    let describe = |token: TokenStatus| {
+        let TokenStatus { name, counts, stopped, away } = token;
         json!({
             "name": name,
             "signed": counts.signed,
@@ -249,6 +288,8 @@ fn token_status(tokens: &Tokens) -> Vec<serde_json::Value> {
             "sessions_wanted": counts.sessions.wanted,
             "sessions_refused": counts.sessions.refused,
             "stopped": stopped.map(|error| error.to_string()),
+            "away_since_ms": away.as_ref().map(|away| away.since_ms),
+            "away_reason": away.map(|away| away.reason),
         })
     };
     tokens.status().into_iter().map(describe).collect()
@@ -263,7 +304,11 @@ fn open_tokens(config: &SignerConfig) -> Result<Tokens, SignerStartError> {
 }
 
 #[cfg(not(feature = "pkcs11"))]
-fn token_key(_: &KeySection, _: &Tokens) -> Result<Arc<dyn SigningKey>, SignerStartError> {
+fn token_key(
+    _: &KeySection,
+    _: &Tokens,
+    _: Option<PublicKey>,
+) -> Result<Arc<dyn SigningKey>, SignerStartError> {
     Err(SignerStartError::Refused(NO_PKCS11.to_owned()))
 }
 
@@ -311,8 +356,13 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
                     json!({ "first": first.0, "last": last.0, "certified": certified })
                 })
                 .collect();
+            let places = held.key.places().into_iter().map(|place| {
+                let KeyPlace { token, key, confirmed, trouble } = place;
+                json!({ "token": token, "key": key, "confirmed": confirmed, "trouble": trouble })
+            });
             json!({
                 "name": held.name,
+                "places": places.collect::<Vec<_>>(),
                 "purpose": purpose,
                 "algorithm": key.algorithm().name(),
                 "public_key": hex::encode(key.as_bytes()),
@@ -327,6 +377,9 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
         let number = |key: &str| token[key].as_u64().unwrap_or_default();
         let name = token["name"].as_str().unwrap_or_default();
         metrics.sessions(name, number("sessions"), number("sessions_refused"));
+        let since = token["away_since_ms"].as_u64();
+        let away = since.map_or(0, |since| clock::now_ms().saturating_sub(since).max(1000) / 1000);
+        metrics.away(name, away);
     }
     json!({ "keys": keys, "tokens": tokens, "metrics": metrics.render() }).to_string()
 }
@@ -335,17 +388,43 @@ fn status(keyring: &Keyring, metrics: &SignerMetrics, tokens: &Tokens) -> String
 pub(super) fn fatal(reason: String) {
     tracing::error!(reason, "the process stops");
     eprintln!("obelisk: {reason}");
-    // Without the destructors of loaded libraries: a call may hang in one of them.
-    // SAFETY: ends the process and touches nothing of it.
-    unsafe { nix::libc::_exit(EXIT_FAILED) }
+    end_at_once(EXIT_FAILED)
 }
 
+/// Ends the process without the destructors of loaded libraries: a call may hang in one of them.
+pub fn end_at_once(code: i32) -> ! {
+    // SAFETY: ends the process and touches nothing of it.
+    unsafe { nix::libc::_exit(code) }
+}
+
+/// An error with all its causes; what it says to do stays last.
 fn refused(error: impl std::error::Error) -> SignerStartError {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
+    let text = error.to_string();
+    let (mut cause, fix) = match text.rsplit_once("; ") {
+        Some((cause, fix)) => (cause.to_owned(), Some(fix.to_owned())),
+        None => (text.clone(), None),
+    };
+    let mut source = error.source();
+    while let Some(error) = source {
+        cause = format!("{cause}: {error}");
+        source = error.source();
     }
-    SignerStartError::Refused(text)
+    SignerStartError::Refused(match fix {
+        Some(fix) => format!("{cause}; {fix}"),
+        None => cause,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cause of a cause stands with it, not behind the fix.
+    #[test]
+    fn the_fix_stays_last() {
+        let error = read_genesis(Path::new("/no-such-folder/genesis.bin")).unwrap_err();
+        let text = refused(error).to_string();
+        let cause = text.split_once("; ").map_or(text.as_str(), |(cause, _)| cause);
+        assert!(cause.contains("No such file"), "{text}");
+    }
 }

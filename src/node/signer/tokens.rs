@@ -16,8 +16,9 @@ use crate::crypto::providers::pkcs11::pin::PinSource;
 use crate::node::signer::config::KeySection;
 use crate::node::signer::config::PlaceSection;
 use crate::node::signer::config::TokenSection;
+use crate::types::signature::PublicKey;
 
-/// Loads the modules and prepares the tokens. `memory`: see `TokenConfig`.
+/// Loads the modules and prepares the tokens; nothing is asked of them. `memory`: see `TokenConfig`.
 pub fn open(
     sections: &[TokenSection],
     memory: Option<&Path>,
@@ -30,14 +31,19 @@ pub fn open(
     Ok(tokens)
 }
 
-/// The key of a section that names a token; its standbys must hold the same key.
-pub fn key(section: &KeySection, tokens: &Tokens) -> Result<Arc<dyn SigningKey>, TokenError> {
+/// The key of a section that names a token; its standbys must hold the same key. With `known` it is
+/// there even while none of them answers.
+pub fn key(
+    section: &KeySection,
+    tokens: &Tokens,
+    known: Option<PublicKey>,
+) -> Result<Arc<dyn SigningKey>, TokenError> {
     let first = section.place();
     let places: Vec<_> = std::iter::once(&first)
         .chain(&section.standby)
         .map(|place| (place.token.clone(), select(place)))
         .collect();
-    Ok(Arc::new(tokens.key(&places)?))
+    Ok(Arc::new(tokens.key(&places, known)?))
 }
 
 /// How a place selects its key. The configuration was checked: the id is hexadecimal.

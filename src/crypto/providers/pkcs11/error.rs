@@ -39,6 +39,12 @@ pub enum TokenError {
          this user: `chmod go-w {path}`"
     )]
     Exposed { path: PathBuf, fault: String },
+    /// Others could put another library in its place.
+    #[error(
+        "the PKCS#11 module {path} is in the folder {folder}, whose files others can replace \
+         ({fault}); the folder must belong to root or this user: `chmod go-w {folder}`"
+    )]
+    ExposedFolder { path: PathBuf, folder: PathBuf, fault: String },
     /// The library writes PINs down.
     #[error(
         "the PKCS#11 module {path} is a spy: it writes every PIN in clear to its trace; name the \
@@ -46,7 +52,10 @@ pub enum TokenError {
     )]
     Spy { path: PathBuf },
     /// No such token.
-    #[error("the module {path} has no token with {select}; it has {present}")]
+    #[error(
+        "the module {path} has no token with {select}, it has {present}; connect the token or what \
+         serves it, or correct how it is selected"
+    )]
     NoToken { path: PathBuf, select: String, present: String },
     /// Several such tokens.
     #[error(
@@ -59,10 +68,10 @@ pub enum TokenError {
     PinFile { token: String, path: PathBuf, reason: String },
     /// The token refused the PIN, or would lock.
     #[error(
-        "token {token}: {reason}; nothing is tried again, since every try brings a lock nearer: \
-         correct the PIN and {then}, then start again"
+        "token {token}: {reason}, and nothing is tried again, since every try brings a lock nearer; \
+         {fix}, then start again"
     )]
-    Pin { token: String, reason: String, then: String },
+    Pin { token: String, reason: String, fix: String },
     /// No such key.
     #[error(
         "token {token} has no private key with {select}; it has {present}. Make one: obelisk \
@@ -78,6 +87,12 @@ pub enum TokenError {
     /// A key where a new one was to be made.
     #[error("token {token} has a key with {select} already; choose another id")]
     KeyExists { token: String, select: String },
+    /// The token made no key.
+    #[error(
+        "token {token} made no key: {reason}; it may be full{free}: delete objects that nobody needs, \
+         or give it more room"
+    )]
+    NotMade { token: String, reason: String, free: String },
     /// The key's attributes do not keep it safe.
     #[error(
         "the key with {select} on token {token} is not safe: {faults}; make a new one with \
@@ -142,6 +157,25 @@ impl TokenError {
         matches!(self, Self::Pin { .. })
     }
 
+    /// Whether it may pass by itself: a token that is away, a device that is busy. What is no such
+    /// error only an operator can mend.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::NoToken { .. }
+                | Self::Full { .. }
+                | Self::Call { .. }
+                | Self::Late { .. }
+                | Self::Busy { .. }
+        )
+    }
+
+    /// Whether a module that is initialised anew may show what it does not show now.
+    pub(super) fn is_of_the_module(&self) -> bool {
+        matches!(self, Self::NoToken { .. } | Self::Call { .. })
+    }
+
     /// A failed C_Initialize. openCryptoki asks twice for its group pkcs11: the process must have it
     /// (else CKR_FUNCTION_FAILED), and the database of groups must list the user (else
     /// CKR_HOST_MEMORY, which also says that its daemon does not run). Tried with 3.8.1.
@@ -152,12 +186,7 @@ impl TokenError {
             Pkcs11Error::Pkcs11(RvError::HostMemory, _) if is_theirs => OPENCRYPTOKI_USER,
             _ => START_FIX,
         };
-        // The texts for return values are paragraphs, and here the wrong ones.
-        let reason = match error {
-            Pkcs11Error::Pkcs11(value, _) => format!("C_Initialize answers {value:?}"),
-            other => other.to_string(),
-        };
-        Self::Start { path: path.to_owned(), reason, fix }
+        Self::Start { path: path.to_owned(), reason: words(error), fix }
     }
 
     pub(super) fn pin_file(token: &str, path: &Path, error: &io::Error) -> Self {
@@ -285,7 +314,7 @@ pub(super) fn next_rung(fault: &Fault, taken: &[Rung]) -> Option<Rung> {
 pub(super) fn typed(fault: Fault, token: &str) -> TokenError {
     let token = token.to_owned();
     match fault {
-        Fault::Call(error) => TokenError::Call { token, reason: error.to_string() },
+        Fault::Call(error) => TokenError::Call { token, reason: words(&error) },
         Fault::Wrong => TokenError::WrongSignature { token },
         Fault::LoggedOut => TokenError::Call {
             token,
@@ -293,6 +322,26 @@ pub(super) fn typed(fault: Fault, token: &str) -> TokenError {
         },
         Fault::Typed(error) => error,
     }
+}
+
+/// A binding's error in the standard's names, as in `CKR_DEVICE_REMOVED from C_Sign`: what vendors'
+/// manuals and their support know. The binding prints a paragraph of the standard.
+pub(super) fn words(error: &Pkcs11Error) -> String {
+    let Pkcs11Error::Pkcs11(value, function) = error else { return error.to_string() };
+    let name = match value {
+        RvError::VendorDefined(value) | RvError::UnknownErrorCode(value) => format!("{value:#x}"),
+        value => {
+            let mut name = "CKR".to_owned();
+            for letter in format!("{value:?}").chars() {
+                if letter.is_ascii_uppercase() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_uppercase());
+            }
+            name
+        }
+    };
+    format!("{name} from C_{function:?}")
 }
 
 /// Whether a login's failure counts against the PIN.
@@ -357,8 +406,21 @@ mod tests {
             (other, RvError::FunctionFailed, "vendor's library"),
         ] {
             let text = TokenError::start(Path::new(path), &fault(value)).to_string();
-            assert!(text.contains("does not start: C_Initialize answers"), "{text}");
+            assert!(text.contains("does not start: CKR_"), "{text}");
             assert!(text.contains(words) && text.matches("; ").count() == 1, "{text}");
+        }
+    }
+
+    /// Return values have the standard's names, without its prose.
+    #[test]
+    fn return_values_have_their_names() {
+        for (value, text) in [
+            (RvError::DeviceRemoved, "CKR_DEVICE_REMOVED from C_Sign"),
+            (RvError::CryptokiNotInitialized, "CKR_CRYPTOKI_NOT_INITIALIZED from C_Sign"),
+            (RvError::PinLenRange, "CKR_PIN_LEN_RANGE from C_Sign"),
+            (RvError::VendorDefined(0x8000_0001), "0x80000001 from C_Sign"),
+        ] {
+            assert_eq!(words(&Pkcs11Error::Pkcs11(value, Function::Sign)), text);
         }
     }
 

@@ -27,6 +27,8 @@ use cryptoki_sys::CKR_OK;
 use libloading::os::unix::Library;
 use libloading::os::unix::RTLD_NOW;
 
+use crate::crypto::providers::pkcs11::error::words;
+
 /// The parts of CK_TOKEN_INFO that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Info {
@@ -39,13 +41,15 @@ pub(super) struct Info {
     pub pin_final_try: bool,
     /// Sessions that one application may have, where the token states a number.
     pub sessions_max: Option<u64>,
+    /// Bytes free for private objects, where the token states a number.
+    pub free_private: Option<u64>,
 }
 
 /// Describes the token in a slot of the library at `path`, which is loaded and initialised.
 pub(super) fn token_info(path: &Path, context: &Pkcs11, slot: Slot) -> Result<Info, String> {
     match context.get_token_info(slot) {
         Ok(info) => Ok(Info::from(&info)),
-        Err(error @ Pkcs11Error::Pkcs11(..)) => Err(error.to_string()),
+        Err(error @ Pkcs11Error::Pkcs11(..)) => Err(words(&error)),
         // The token answered; the binding does not like what it said.
         Err(_) => Functions::of_loaded(path)?.token_info(slot),
     }
@@ -109,6 +113,7 @@ impl From<&TokenInfo> for Info {
             pin_locked: info.user_pin_locked(),
             pin_final_try: info.user_pin_final_try(),
             sessions_max: sessions.into_iter().filter_map(stated).min(),
+            free_private: info.free_private_memory().map(|free| free as u64),
         }
     }
 }
@@ -126,6 +131,10 @@ impl From<&CK_TOKEN_INFO> for Info {
             pin_locked: info.flags & CKF_USER_PIN_LOCKED != 0,
             pin_final_try: info.flags & CKF_USER_PIN_FINAL_TRY != 0,
             sessions_max: sessions.into_iter().filter_map(stated).min(),
+            free_private: match info.ulFreePrivateMemory {
+                CK_UNAVAILABLE_INFORMATION => None,
+                free => stated(free),
+            },
         }
     }
 }

@@ -7,7 +7,10 @@
 //! token    one slot: the anchor session that keeps the login, sessions for workers
 //! info     what a token says about itself, read without judging it
 //! object   key objects: finding, the public point in all its encodings, attributes, making
-//! pool     threads with one session each, the ladder, verification before release
+//! pool     the threads of a token, what they did, and those that do not come back
+//! worker   a thread with one session: the ladder, verification before release
+//! watch    looks whether a token is there, finds the keys that are wanted of it, again and again
+//! presence whether a token is there, and since when not
 //! seats    how many sessions a pool has: fewer where the token refuses, more again later
 //! key      a `SigningKey`: its token and its standbys
 //! ```
@@ -25,8 +28,11 @@ pub mod module;
 pub mod object;
 pub mod pin;
 mod pool;
+mod presence;
 mod seats;
 pub mod token;
+mod watch;
+mod worker;
 
 use std::fmt;
 use std::path::PathBuf;

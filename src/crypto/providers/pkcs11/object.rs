@@ -22,6 +22,8 @@ use crate::crypto::keys::Secret;
 use crate::crypto::providers::pkcs11::KeySelect;
 use crate::crypto::providers::pkcs11::error::Fault;
 use crate::crypto::providers::pkcs11::error::TokenError;
+use crate::crypto::providers::pkcs11::error::words;
+use crate::crypto::providers::pkcs11::token::Token;
 use crate::types::limits;
 use crate::types::signature::Algorithm;
 use crate::types::signature::PublicKey;
@@ -38,6 +40,25 @@ pub struct Found {
     pub public: PublicKey,
     /// One row per attribute that matters.
     pub audit: Vec<Finding>,
+}
+
+/// A private key of a token, as an audit lists it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// CKA_ID.
+    pub id: Vec<u8>,
+    /// CKA_LABEL.
+    pub label: String,
+    /// What it is: an algorithm of this house, or another kind.
+    pub kind: String,
+    /// One row per attribute that matters.
+    pub audit: Vec<Finding>,
+    /// Of a kind that this house uses: its attributes matter.
+    pub judged: bool,
+    /// Why it cannot be used here, where it cannot.
+    pub unusable: Option<String>,
+    /// Private keys with this id; one is right.
+    pub same_id: usize,
 }
 
 /// One attribute of a key, judged.
@@ -111,20 +132,33 @@ pub(super) fn refind(
     Ok(found.handle)
 }
 
-/// Every private key that this house could use.
-pub(super) fn list(session: &Session, token: &str) -> Result<Vec<Found>, Fault> {
+/// Every private key, of whatever kind.
+pub(super) fn list(session: &Session, token: &str) -> Result<Vec<Listed>, Fault> {
     let handles = session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)])?;
-    let mut found = Vec::new();
+    let mut listed: Vec<Listed> = Vec::new();
     for handle in handles.into_iter().take(limits::TOKEN_KEYS_LISTED_MAX) {
         let (id, label) = names(session, handle)?;
-        let select = KeySelect { id: Some(id), label: Some(label), imported: false };
-        match describe(session, token, &select, handle) {
-            Ok(key) => found.push(key),
-            Err(Fault::Typed(TokenError::KeyKind { .. })) => {}
+        let select =
+            KeySelect { id: Some(id.clone()), label: Some(label.clone()), imported: false };
+        let (kind, judged, unusable) = match describe(session, token, &select, handle) {
+            Ok(key) => (key.public.algorithm().name().to_owned(), true, None),
+            Err(Fault::Typed(TokenError::KeyKind { reason, .. })) => {
+                (kind(session, handle), false, Some(reason))
+            }
+            Err(Fault::Typed(TokenError::KeyTwice { count, .. })) => {
+                let reason = format!("the token has {count} public keys with its id");
+                (kind(session, handle), true, Some(reason))
+            }
             Err(fault) => return Err(fault),
-        }
+        };
+        let audit = audit(session, handle)?;
+        listed.push(Listed { id, label, kind, audit, judged, unusable, same_id: 1 });
     }
-    Ok(found)
+    let ids: Vec<Vec<u8>> = listed.iter().map(|key| key.id.clone()).collect();
+    for key in &mut listed {
+        key.same_id = ids.iter().filter(|id| **id == key.id).count();
+    }
+    Ok(listed)
 }
 
 /// Refuses a key that could leave the token or do more than sign.
@@ -159,10 +193,11 @@ fn judge(audit: &[Finding], token: &str, select: &KeySelect) -> Result<(), Token
 /// Makes a key pair that signs and never leaves the token.
 pub(super) fn generate(
     session: &Session,
-    token: &str,
+    on: &Token,
     algorithm: Algorithm,
     select: &KeySelect,
 ) -> Result<Found, Fault> {
+    let token = &on.config.name;
     require_absent(session, token, select)?;
     let (mechanism, params) = match algorithm {
         Algorithm::EcdsaP256 => (Mechanism::EccKeyPairGen, P256_OID),
@@ -184,9 +219,10 @@ pub(super) fn generate(
             // the public half for DECRYPT of the private one. The audit reads what came out.
             require_absent(session, token, select)?;
             let allowed: Vec<_> = private.into_iter().filter(|one| !is_denial(one)).collect();
-            session.generate_key_pair(&mechanism, &public, &allowed)?;
+            let made = session.generate_key_pair(&mechanism, &public, &allowed);
+            made.map_err(|error| not_made(on, &error))?;
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(not_made(on, &error)),
     }
     find(session, token, select)
 }
@@ -221,10 +257,11 @@ fn is_template_fault(error: &Pkcs11Error) -> bool {
 /// Puts a key of a file onto the token: it was outside, and the token says so for ever.
 pub(super) fn import(
     session: &Session,
-    token: &str,
+    on: &Token,
     secret: &Secret,
     select: &KeySelect,
 ) -> Result<Found, Fault> {
+    let token = &on.config.name;
     require_absent(session, token, select)?;
     let (kind, params) = match secret.algorithm {
         Algorithm::EcdsaP256 => (KeyType::EC, P256_OID),
@@ -254,9 +291,29 @@ pub(super) fn import(
     if let Some(Attribute::Value(value)) = private.last_mut() {
         zeroize::Zeroize::zeroize(value);
     }
-    made?;
-    session.create_object(&public)?;
+    made.and_then(|_| session.create_object(&public)).map_err(|error| not_made(on, &error))?;
     find(session, token, select)
+}
+
+/// A full token has many words for it, and few of them mean that.
+fn not_made(on: &Token, error: &Pkcs11Error) -> Fault {
+    match error {
+        Pkcs11Error::Pkcs11(
+            RvError::DeviceMemory
+            | RvError::DeviceError
+            | RvError::GeneralError
+            | RvError::FunctionFailed
+            | RvError::HostMemory
+            | RvError::VendorDefined(_)
+            | RvError::UnknownErrorCode(_),
+            _,
+        ) => {
+            let free = on.free_private().map(|free| format!(", it states {free} bytes free"));
+            let (token, reason) = (on.config.name.clone(), words(error));
+            TokenError::NotMade { token, reason, free: free.unwrap_or_default() }.into()
+        }
+        error => TokenError::Call { token: on.config.name.clone(), reason: words(error) }.into(),
+    }
 }
 
 fn private_template(select: &KeySelect) -> Vec<Attribute> {
@@ -334,6 +391,10 @@ fn describe(
         reason: reason.to_owned(),
     };
     let (id, label) = names(session, handle)?;
+    let of_curves = [KeyType::EC, KeyType::EC_EDWARDS];
+    if key_type(session, handle)?.is_some_and(|kind| !of_curves.contains(&kind)) {
+        return Err(kind(&format!("it is a key of kind {}", self::kind(session, handle))).into());
+    }
     let (mut params, mut point) = (None, None);
     collect(session, handle, &mut params, &mut point)?;
     if point.is_none() || params.is_none() {
@@ -352,11 +413,28 @@ fn describe(
             }
         }
     }
-    let algorithm = params.as_deref().and_then(algorithm).ok_or_else(|| kind("another curve"))?;
+    let algorithm = params.as_deref().and_then(algorithm);
+    let algorithm = algorithm.ok_or_else(|| kind("its curve is neither P-256 nor Ed25519"))?;
     let public = point.as_deref().and_then(|point| public_key(algorithm, point));
     let public = public.ok_or_else(|| kind("its public point has an unknown form"))?;
     let audit = audit(session, handle)?;
     Ok(Found { handle, id, label, public, audit })
+}
+
+fn key_type(session: &Session, handle: ObjectHandle) -> Result<Option<KeyType>, Pkcs11Error> {
+    let found = session.get_attributes(handle, &[AttributeType::KeyType])?;
+    Ok(found.into_iter().find_map(|attribute| match attribute {
+        Attribute::KeyType(kind) => Some(kind),
+        _ => None,
+    }))
+}
+
+/// CKA_KEY_TYPE in words, without the standard's prefix.
+fn kind(session: &Session, handle: ObjectHandle) -> String {
+    match key_type(session, handle) {
+        Ok(Some(kind)) => kind.to_string().trim_start_matches("CKK_").to_owned(),
+        _ => "unknown".to_owned(),
+    }
 }
 
 fn collect(

@@ -70,8 +70,8 @@ impl PinSource {
                     format!("its PIN, the credential {name}, was refused before")
                 }
             };
-            let then = self.remedy(token, memory);
-            return Err(TokenError::Pin { token: token.to_owned(), reason, then });
+            let fix = format!("correct the PIN and {}", self.remedy(token, memory));
+            return Err(TokenError::Pin { token: token.to_owned(), reason, fix });
         }
         let mut text = Zeroizing::new(String::with_capacity(limits::PIN_BYTES_MAX + 2));
         let limit = limits::PIN_BYTES_MAX as u64 + 2;

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::Error as Pkcs11Error;
@@ -23,9 +25,12 @@ use crate::crypto::providers::pkcs11::error::Fault;
 use crate::crypto::providers::pkcs11::error::TokenError;
 use crate::crypto::providers::pkcs11::error::is_full;
 use crate::crypto::providers::pkcs11::error::is_pin_fault;
+use crate::crypto::providers::pkcs11::error::words;
 use crate::crypto::providers::pkcs11::info::Info;
+use crate::crypto::providers::pkcs11::module::GateError;
 use crate::crypto::providers::pkcs11::module::Inside;
 use crate::crypto::providers::pkcs11::module::Module;
+use crate::types::limits;
 use crate::types::signature::Algorithm;
 
 /// A token of a module.
@@ -33,16 +38,13 @@ pub struct Token {
     /// How it is used.
     pub config: TokenConfig,
     pub(super) module: Arc<Module>,
-    login: Mutex<Login>,
+    /// Held through calls of the module, which may not return.
+    login: Mutex<Option<Anchor>>,
+    /// Why the token is not used any more; never held through a call.
+    stopped: Mutex<Option<TokenError>>,
 }
 
-/// The login and what keeps it.
-struct Login {
-    anchor: Option<Anchor>,
-    /// Why the token is not used any more.
-    stopped: Option<TokenError>,
-}
-
+/// The session that keeps the login.
 struct Anchor {
     session: Session,
     slot: Slot,
@@ -71,35 +73,37 @@ pub struct TokenInfo {
 impl Token {
     /// A token that is not logged in yet.
     pub fn new(config: TokenConfig, module: Arc<Module>) -> Self {
-        let login = Mutex::new(Login { anchor: None, stopped: None });
-        Self { config, module, login }
+        Self { config, module, login: Mutex::default(), stopped: Mutex::default() }
     }
 
     /// Why the token is not used any more.
     pub fn stopped(&self) -> Option<TokenError> {
-        self.login.lock().unwrap_or_else(PoisonError::into_inner).stopped.clone()
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Opens a session; logs in where nobody did since the module was initialised.
     pub(super) fn session(&self, inside: &Inside<'_>) -> Result<Session, Fault> {
         let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stopped) = &login.stopped {
-            return Err(stopped.clone().into());
+        if let Some(stopped) = self.stopped() {
+            return Err(stopped.into());
         }
         // An anchor of an older generation is forgotten, never closed: see `module`.
-        login.anchor.take_if(|anchor| anchor.generation != inside.generation);
-        let slot = match &login.anchor {
+        login.take_if(|anchor| anchor.generation != inside.generation);
+        let slot = match &*login {
             Some(anchor) => anchor.slot,
-            None => {
-                let slot = self.find()?;
-                let session = self.open(slot)?;
-                self.log_in(&session, slot, &mut login)?;
-                let generation = inside.generation;
-                login.anchor = Some(Anchor { session, slot, generation });
-                slot
-            }
+            None => self.anchor(inside, &mut login)?,
         };
         self.open(slot)
+    }
+
+    /// Finds the token and opens the session that keeps the login.
+    fn anchor(&self, inside: &Inside<'_>, login: &mut Option<Anchor>) -> Result<Slot, Fault> {
+        let slot = self.find()?;
+        let session = self.open(slot)?;
+        self.log_in(&session, slot)?;
+        let generation = inside.generation;
+        *login = Some(Anchor { session, slot, generation });
+        Ok(slot)
     }
 
     /// A session, or `TokenError::Full` where the token has no more.
@@ -112,36 +116,57 @@ impl Token {
         }
     }
 
+    /// Whether the token answers: the login's session tells its state. A dead one is opened anew.
+    pub(super) fn check(&self, inside: &Inside<'_>) -> Result<(), Fault> {
+        let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stopped) = self.stopped() {
+            return Err(stopped.into());
+        }
+        login.take_if(|anchor| anchor.generation != inside.generation);
+        if login.as_ref().is_some_and(|anchor| is_logged_in(&anchor.session).unwrap_or(false)) {
+            return Ok(());
+        }
+        if let Some(anchor) = login.take() {
+            // A dead session cannot be closed; nothing is lost.
+            let _ = anchor.session.close();
+        }
+        self.anchor(inside, &mut login).map(drop)
+    }
+
     /// Logs in again, unless another session did meanwhile: the login is the application's.
     pub(super) fn log_in_again(&self) -> Result<(), Fault> {
         let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stopped) = &login.stopped {
-            return Err(stopped.clone().into());
+        if let Some(stopped) = self.stopped() {
+            return Err(stopped.into());
         }
-        let Some(anchor) = login.anchor.take() else { return Ok(()) };
+        let Some(anchor) = login.take() else { return Ok(()) };
         if !is_logged_in(&anchor.session)? {
-            self.log_in(&anchor.session, anchor.slot, &mut login)?;
+            self.log_in(&anchor.session, anchor.slot)?;
         }
-        login.anchor = Some(anchor);
+        *login = Some(anchor);
         Ok(())
     }
 
-    fn log_in(&self, session: &Session, slot: Slot, login: &mut Login) -> Result<(), Fault> {
+    fn log_in(&self, session: &Session, slot: Slot) -> Result<(), Fault> {
         let (name, memory) = (&self.config.name, self.config.memory.as_deref());
-        let stop = |login: &mut Login, reason: String| {
-            let (token, then) = (name.clone(), self.config.pin.remedy(name, memory));
-            let stopped = TokenError::Pin { token, reason, then };
+        let stop = |reason: String, fix: String| {
+            let stopped = TokenError::Pin { token: name.clone(), reason, fix };
             tracing::error!(error = %stopped, "a token is not used any more");
-            login.stopped = Some(stopped.clone());
+            let mut kept = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            *kept = Some(stopped.clone());
             Err(Fault::Typed(stopped))
         };
         // Not every token can say so; one that can is asked before the last try is spent.
         if let Ok(info) = self.module.token_info(slot) {
             if info.pin_locked {
-                return stop(login, "its PIN is locked".to_owned());
+                let fix = format!("{UNLOCK}, write it into its file");
+                return stop("its PIN is locked".to_owned(), fix);
             }
             if info.pin_final_try {
-                return stop(login, "one wrong PIN more locks it".to_owned());
+                let reason = "one wrong PIN more locks it".to_owned();
+                let fix = "log in once with the right PIN and the vendor's tool, which starts the \
+                           count anew";
+                return stop(reason, fix.to_owned());
             }
         }
         let pin = self.config.pin.read(name, memory)?;
@@ -149,7 +174,14 @@ impl Token {
             Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
             Err(error) if is_pin_fault(&error) => {
                 self.config.pin.remember_refused(name, memory);
-                stop(login, format!("its PIN was refused ({error})"))
+                let then = self.config.pin.remedy(name, memory);
+                let fix = match error {
+                    Pkcs11Error::Pkcs11(RvError::PinLocked, _) => {
+                        format!("{UNLOCK}, {then} with it")
+                    }
+                    _ => format!("correct the PIN and {then}"),
+                };
+                stop(format!("its PIN was refused ({})", words(&error)), fix)
             }
             Err(error) => Err(error.into()),
         }
@@ -184,6 +216,11 @@ impl Token {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that the token states are free for private objects.
+    pub(super) fn free_private(&self) -> Option<u64> {
+        self.module.token_info(self.find().ok()?).ok()?.free_private
     }
 
     fn find(&self) -> Result<Slot, Fault> {
@@ -225,11 +262,14 @@ impl std::fmt::Debug for Token {
 }
 
 /// The tokens of a module.
-pub fn list(module: &Module) -> Result<Vec<TokenInfo>, TokenError> {
-    let listed = tokens(module).map_err(|error| TokenError::Module {
-        path: module.path().to_owned(),
-        reason: error.to_string(),
+pub(super) fn list(module: &Module) -> Result<Vec<TokenInfo>, TokenError> {
+    let failed = |reason: String| TokenError::Module { path: module.path().to_owned(), reason };
+    let until = Instant::now() + Duration::from_millis(limits::TOKEN_START_MS);
+    let _inside = module.enter(until).map_err(|error| match error {
+        GateError::Refused(error) => *error,
+        GateError::Resting | GateError::Stuck => failed("it does not answer".to_owned()),
     })?;
+    let listed = tokens(module).map_err(|error| failed(words(&error)))?;
     Ok(listed.into_iter().map(|(_, info)| info).collect())
 }
 
@@ -265,7 +305,7 @@ fn offered(context: &Pkcs11, slot: Slot) -> Option<Vec<Algorithm>> {
 
 fn present(tokens: &[(Slot, TokenInfo)]) -> String {
     if tokens.is_empty() {
-        return "none; initialise one with the vendor's tool".to_owned();
+        return "none".to_owned();
     }
     let describe = |(_, info): &(Slot, TokenInfo)| match &info.unreadable {
         None => format!("label {:?} serial {:?} slot {}", info.label, info.serial, info.slot),
@@ -274,6 +314,7 @@ fn present(tokens: &[(Slot, TokenInfo)]) -> String {
     tokens.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
+const UNLOCK: &str = "have the security officer set a new PIN with the vendor's tool";
 const NO_ECDSA: &str = "take an Ed25519 key where the token has EdDSA, or a newer release of its \
                         library: openCryptoki has raw ECDSA in 3.27, not in 3.8";
 const NO_EDDSA: &str = "take a P-256 key; a token behind p11-kit's remoting has EdDSA and hides it";
