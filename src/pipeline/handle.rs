@@ -101,7 +101,8 @@ pub struct NodeStatus {
     pub pending_batch_bytes: usize,
     /// Why the node is not ready to take transactions; empty when it is.
     pub not_ready: Vec<String>,
-    /// What an operator should know although the node works: providers in quarantine.
+    /// What an operator should know although the node works: providers in quarantine, tokens
+    /// that are away.
     pub warnings: Vec<String>,
 }
 
@@ -347,6 +348,8 @@ impl Handle {
             not_ready.extend(shared.gate.reason(core.delivered));
             not_ready.extend(shared.signer.as_ref().and_then(|signer| signer.trouble()));
         }
+        let mut warnings = shared.pool.crypto().warnings();
+        warnings.extend(shared.signer.iter().flat_map(|signer| signer.warnings()));
         let (pending_batches, pending_batch_bytes) = shared.bodies.depth();
         NodeStatus {
             network: shared.genesis.network.clone(),
@@ -362,7 +365,7 @@ impl Handle {
             pending_batches,
             pending_batch_bytes,
             not_ready,
-            warnings: shared.pool.crypto().warnings(),
+            warnings,
         }
     }
 }

@@ -53,6 +53,10 @@ impl Signer for Measured {
         self.signer.trouble()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.signer.warnings()
+    }
+
     fn opening(&self) -> Opening {
         self.signer.opening()
     }

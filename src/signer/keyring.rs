@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use crate::crypto::KeyPlace;
 use crate::crypto::SigningKey;
 use crate::signer::SignError;
 use crate::signer::SignRequest;
@@ -121,6 +122,7 @@ impl Keyring {
         | Ask::Sign { key, .. }
         | Ask::Forget { key, .. }
         | Ask::Record { key, .. }
+        | Ask::Warnings { key }
         | Ask::Transport { key, .. }) = ask
         else {
             return None;
@@ -141,6 +143,7 @@ impl Keyring {
                 answer.map(Reply::Record).map_err(|error| error.to_string())
             }),
             Ask::Transport { text, .. } => entry.answer_transport(text),
+            Ask::Warnings { .. } => Ok(Reply::Warnings(entry.warnings())),
             Ask::Status => return None,
         };
         Some(answered.unwrap_or_else(Reply::Refused))
@@ -208,6 +211,15 @@ impl Entry {
             return Err(format!("{name} signs texts of TLS 1.3 handshakes alone"));
         }
         self.held.key.sign(text).map(Reply::Signature).map_err(|error| error.to_string())
+    }
+
+    /// What an operator should look at: tokens that are away, a session that is not certified.
+    fn warnings(&self) -> Vec<String> {
+        let places = self.held.key.places().into_iter().filter_map(|place| {
+            let (name, KeyPlace { token, key, trouble, .. }) = (&self.held.name, place);
+            Some(format!("{name}, the key with {key} on token {token}: {}", trouble?))
+        });
+        places.chain(self.signer().ok().and_then(|signer| signer.trouble())).collect()
     }
 
     fn signer(&self) -> Result<Arc<EmbeddedSigner>, String> {

@@ -88,6 +88,12 @@ pub trait Signer: Send + Sync {
         None
     }
 
+    /// What an operator should look at though votes are signed: a token that is away, a session that
+    /// is not certified. For the node's status.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The opening of the record that answers now. Another one than before means another process,
     /// whose record may be another one as well.
     fn opening(&self) -> Opening;

@@ -116,6 +116,10 @@ struct State {
     parallel: usize,
     /// The opening of the guard that the newest connection found.
     opening: Opening,
+    /// What it said an operator should look at.
+    warnings: Vec<String>,
+    /// When it was last asked for that.
+    warned: Option<Instant>,
 }
 
 struct Job {
@@ -185,6 +189,10 @@ impl Signer for RemoteSigner {
         let down = state.down_since.is_some().then(|| state.reason.clone());
         drop(state);
         down.or_else(|| self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        lock(&self.link.state).warnings.clone()
     }
 
     fn public_key(&self) -> &PublicKey {
@@ -355,11 +363,18 @@ impl LinkThread {
         loop {
             let Some(stream) = self.connect(jobs, &mut unsent) else { return };
             loop {
+                if self.is_warning_due()
+                    && let Err(error) = self.ask_warnings(&stream)
+                {
+                    self.lost(&error.to_string(), false);
+                    break;
+                }
                 let job = match unsent.take() {
                     Some(job) => job,
-                    None => match jobs.recv() {
+                    None => match jobs.recv_timeout(WARNINGS_PAUSE) {
                         Ok(job) => job,
-                        Err(_) => return,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return,
                     },
                 };
                 let left = job.until.saturating_duration_since(Instant::now());
@@ -422,6 +437,34 @@ impl LinkThread {
         }
     }
 
+    /// Whether this thread is the one that asks for warnings now; TLS keys have none of their own.
+    fn is_warning_due(&self) -> bool {
+        if matches!(self.what, What::Nothing) {
+            return false;
+        }
+        let mut state = lock(&self.state);
+        let due = state.warned.is_none_or(|warned| warned.elapsed() >= WARNINGS_PAUSE);
+        if due {
+            state.warned = Some(Instant::now());
+        }
+        due
+    }
+
+    fn ask_warnings(&self, stream: &UnixStream) -> io::Result<()> {
+        let ask = Ask::Warnings { key: self.name };
+        let Reply::Warnings(warnings) = exchange(stream, ask, self.place.deadline)? else {
+            return Ok(());
+        };
+        let mut state = lock(&self.state);
+        match (state.warnings.is_empty(), warnings.is_empty()) {
+            (true, false) => tracing::warn!(warnings = warnings.join("; "), "the signer warns"),
+            (false, true) => tracing::info!("the signer warns no more"),
+            _ => {}
+        }
+        state.warnings = warnings;
+        Ok(())
+    }
+
     fn attempt(&mut self) -> Result<(UnixStream, usize), (String, bool)> {
         let stream = socket::connect(&self.place.socket, self.place.user)
             .map_err(|error| (error.to_string(), false))?;
@@ -458,6 +501,7 @@ impl LinkThread {
         }
         state.down_since.get_or_insert_with(Instant::now);
         (state.reason, state.refused) = (text, refused);
+        state.warnings.clear();
     }
 
     fn tell(&self, job: &Job, answer: Result<Reply, String>) {
@@ -516,6 +560,7 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const WARNINGS_PAUSE: Duration = Duration::from_millis(limits::SIGNER_WARNINGS_MS);
 const MARGIN: Duration = Duration::from_millis(100);
 /// Slot, its flag and the text's length in a frame, with some room.
 const SLOT_BYTES: usize = 64;

@@ -156,6 +156,12 @@ fn ask(shared: &Shared, request: Request, arrived: Instant) -> Reply {
             let text = (shared.parts.status)(&shared.parts.keyring);
             return Reply::Status(Bytes::from(text));
         }
+        // Neither a key nor a guard is asked: no need to wait for those that are.
+        ask @ Ask::Warnings { .. } => {
+            let reply = shared.parts.keyring.answer(&ask);
+            return reply
+                .unwrap_or_else(|| Reply::Refused("not a question about a key".to_owned()));
+        }
         Ask::Transport { .. } => Lane::Transport,
         Ask::Open { .. } | Ask::Sign { .. } | Ask::Forget { .. } | Ask::Record { .. } => {
             Lane::Consensus
@@ -231,7 +237,11 @@ fn count(shared: &Shared, lane: Lane, reply: &Reply) {
                 tracing::warn!(reason, "refused a request");
             }
         }
-        Reply::Opened { .. } | Reply::Forgotten | Reply::Status(_) | Reply::Record(_) => {}
+        Reply::Opened { .. }
+        | Reply::Forgotten
+        | Reply::Status(_)
+        | Reply::Record(_)
+        | Reply::Warnings(_) => {}
     }
 }
 

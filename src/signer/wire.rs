@@ -11,6 +11,7 @@
 //!   6 record     key 32 | opening 16 | call                what others saw of the key
 //!     call       0 examine | list of { slot 25 | SHA-256 of the text 32 }
 //!                1 fence | sequence u64 | epoch u64 | view u64;  2 settle;  3 stop
+//!   7 warnings   key 32                                    what an operator should look at
 //! reply     what u8 | fields
 //!   0 refused    string                                    the request as a whole
 //!   1 opened     identity 16 | fencing epoch u64 | opening 16 | parallel u16
@@ -19,6 +20,7 @@
 //!   4 signature  64
 //!   5 status     bytes                                     JSON
 //!   6 record     standing u8: 0 complete, 1 incomplete, 2 stopped | floor u64
+//!   7 warnings   list of strings
 //! ```
 //!
 //! `key` is the SHA-256 of the encoded public key. `opening` is drawn whenever a process opens the
@@ -76,6 +78,8 @@ pub enum Ask {
     Status,
     /// Says what others saw of a validator's key.
     Record { key: Digest, opening: Opening, call: RecordCall },
+    /// Asks what an operator should look at, of one key.
+    Warnings { key: Digest },
 }
 
 /// What the signer answers.
@@ -95,6 +99,8 @@ pub enum Reply {
     Status(Bytes),
     /// How the record stands.
     Record(Answer),
+    /// Sentences.
+    Warnings(Vec<String>),
 }
 
 /// Names a key in requests.
@@ -172,6 +178,10 @@ impl Encode for Request {
                 opening.encode(w);
                 call.encode(w);
             }
+            Ask::Warnings { key } => {
+                w.u8(WARNINGS);
+                key.encode(w);
+            }
         }
     }
 }
@@ -204,6 +214,7 @@ impl Decode for Request {
                 opening: Opening::decode(r)?,
                 call: RecordCall::decode(r)?,
             },
+            WARNINGS => Ask::Warnings { key: Digest::decode(r)? },
             _ => return Err(DecodeError::Invalid { field: "request", reason: "unknown" }),
         };
         Ok(Self { deadline_ms, ask })
@@ -256,6 +267,12 @@ impl Encode for Reply {
                 w.u8(RECORD);
                 answer.encode(w);
             }
+            Self::Warnings(warnings) => {
+                w.u8(WARNINGS);
+                w.count(warnings.len().min(limits::SIGNER_WARNINGS_MAX));
+                let few = warnings.iter().take(limits::SIGNER_WARNINGS_MAX);
+                few.for_each(|warning| w.string(cut(warning)));
+            }
         }
     }
 }
@@ -282,6 +299,14 @@ impl Decode for Reply {
             TRANSPORT => Self::Signature(Signature::decode(r)?),
             STATUS => Self::Status(r.bytes("status", limits::SIGNER_STATUS_BYTES_MAX)?),
             RECORD => Self::Record(Answer::decode(r)?),
+            WARNINGS => {
+                let count = r.count("warnings", limits::SIGNER_WARNINGS_MAX)?;
+                let mut warnings = Vec::new();
+                for _ in 0..count {
+                    warnings.push(r.string("warning", REASON_BYTES_MAX)?);
+                }
+                Self::Warnings(warnings)
+            }
             _ => return Err(DecodeError::Invalid { field: "reply", reason: "unknown" }),
         })
     }
@@ -357,6 +382,7 @@ const FORGET: u8 = 3;
 const TRANSPORT: u8 = 4;
 const STATUS: u8 = 5;
 const RECORD: u8 = 6;
+const WARNINGS: u8 = 7;
 
 /// One largest consensus text and the fields around it.
 const FRAME_BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
@@ -392,6 +418,7 @@ mod tests {
             Ask::Record { key, opening, call: RecordCall::Fence(Floor::default()) },
             Ask::Record { key, opening, call: RecordCall::Settle },
             Ask::Record { key, opening, call: RecordCall::Stop },
+            Ask::Warnings { key },
         ]
         .map(|ask| Request { deadline_ms: 500, ask })
         .to_vec()
@@ -417,6 +444,7 @@ mod tests {
             ]),
             Reply::Forgotten,
             Reply::Signature(Signature([8; 64])),
+            Reply::Warnings(vec!["token hsm is away".into(), String::new()]),
             Reply::Status(Bytes::from_static(b"{}")),
             Reply::Record(Answer { standing: Standing::Complete, floor }),
             Reply::Record(Answer { standing: Standing::Incomplete, floor }),
