@@ -1,6 +1,9 @@
 //! The signer as a process of its own, under real validators: votes go over its socket, it may be
 //! killed and started again, and what it must refuse it refuses with one clear error.
 
+#[cfg(feature = "pkcs11")]
+#[path = "signer/away.rs"]
+mod away;
 #[path = "signer/disk.rs"]
 mod disk;
 #[cfg(feature = "pkcs11")]

@@ -142,14 +142,15 @@ fn four_validators_on_a_slow_token_survive_a_killed_signer() {
 }
 
 /// Delegated, the mode of keys on tokens where none is named: the token signs certificates alone,
-/// and when it is taken away votes go on, across a restart of the signer too.
+/// and when it is taken away, so that nothing shows it any more, votes go on, across a restart of the
+/// signer too. The nodes stay ready and warn until it is back, which needs no restart.
 #[test]
 fn delegated_votes_go_on_without_the_token() {
     let Some(mut network) = Network::start("", "fault sign do=latency ms=2") else { return };
     network.invoke(0);
     wait_for("sessions are certified ahead", || network.is_ahead());
     let before = network.token_signatures();
-    network.hsm.script("fault sign do=rv value=0x30");
+    network.hsm.script("fault sign do=rv value=0x32\nfault info do=gone\nfault slots do=none");
     let first = network.invoke(1);
     let mut last = first;
     for i in 0..20 {
@@ -161,6 +162,12 @@ fn delegated_votes_go_on_without_the_token() {
     network.process.start_again(&network.socket);
     let height = network.invoke(2);
     network.cluster.converge(height);
+    let told = || network.cluster.node(0).handle().status();
+    wait_for("the node warns", || told().warnings.join(" ").contains("token obelisk"));
+    assert_eq!(told().not_ready, Vec::<String>::new());
+    network.hsm.script("");
+    wait_for("the token is taken up", || told().warnings.is_empty());
+    network.invoke(3);
 }
 
 /// Strict: while the token is away nobody votes and the nodes say why; back, they go on by
