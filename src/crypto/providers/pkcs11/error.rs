@@ -14,6 +14,7 @@
 //! Module: finalise and initialise, then log in and find the key again. After the last rung the
 //! standby tokens are asked, then the signature is refused.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -246,6 +247,17 @@ pub(super) enum Fault {
     Typed(TokenError),
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => f.write_str(&words(error)),
+            Self::Wrong => f.write_str("the signature does not verify"),
+            Self::LoggedOut => f.write_str("the key is not shown: the login is lost"),
+            Self::Typed(error) => error.fmt(f),
+        }
+    }
+}
+
 impl From<Pkcs11Error> for Fault {
     fn from(error: Pkcs11Error) -> Self {
         Self::Call(error)
@@ -420,7 +432,8 @@ mod tests {
             (RvError::PinLenRange, "CKR_PIN_LEN_RANGE from C_Sign"),
             (RvError::VendorDefined(0x8000_0001), "0x80000001 from C_Sign"),
         ] {
-            assert_eq!(words(&Pkcs11Error::Pkcs11(value, Function::Sign)), text);
+            let fault = Fault::Call(Pkcs11Error::Pkcs11(value, Function::Sign));
+            assert_eq!(fault.to_string(), text);
         }
     }
 

@@ -178,7 +178,7 @@ impl Worker {
             let rung = next_rung(&fault, &taken).filter(|_| Instant::now() < job.until);
             let Some(rung) = rung else { return Err(typed(fault, name)) };
             if self.shared.may_tell() {
-                tracing::warn!(token = name, fault = ?fault, rung = rung.name(), "a token failed");
+                tracing::warn!(token = name, %fault, rung = rung.name(), "a token failed");
             }
             *lock(&self.shared.counts).rungs.entry(rung.name()).or_default() += 1;
             taken.push(rung);
