@@ -165,7 +165,8 @@ fn panic_in_a_callback_stops_the_pool() {
     pool.submit(one.clone(), Box::new(|_| panic!("on purpose"))).unwrap();
     let refused = loop {
         match pool.submit(one.clone(), Box::new(|_| {})) {
-            Ok(()) => std::thread::yield_now(),
+            // The thread is still telling of its panic, which takes a while with a backtrace.
+            Ok(()) | Err(PoolError::Full { .. }) => std::thread::yield_now(),
             Err(error) => break error,
         }
     };
