@@ -132,3 +132,13 @@ fn refused(config: &Path, environment: &[(String, String)]) -> (i32, String) {
     assert_eq!((lines("error: "), lines("fix: ")), (1, 1), "{errors}");
     (output.status.code().unwrap_or(-1), errors)
 }
+
+/// Every wait has an end: what never comes is named.
+#[cfg(feature = "pkcs11")]
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
 use std::time::Instant;
 
 use obelisk::crypto::routing::Crypto;
@@ -12,7 +11,6 @@ use obelisk::host::clock::now_ms;
 use obelisk::membership::consortium::Consortium;
 use obelisk::membership::consortium::Spec;
 use obelisk::membership::identity::Role;
-use obelisk::node::signer::card::KeyCard;
 use obelisk::signer::SignRequest;
 use obelisk::signer::Signer;
 use obelisk::signer::remote;
@@ -37,6 +35,7 @@ use super::place;
 use super::refused;
 use super::settle;
 use super::softhsm::SoftHsm;
+use super::wait_for;
 
 /// A signer of one validator with its key on a token.
 struct Bench {
@@ -81,22 +80,10 @@ impl Bench {
     /// A key on two tokens, which was made outside.
     fn with_standby() -> Option<Self> {
         let hsm = SoftHsm::faulty()?;
-        hsm.make_token("spare");
-        let spec = Spec::local("other", 1, Algorithm::EcdsaP256, 1_700_000_000_000);
-        let outside = tempfile::tempdir().unwrap();
-        let made = Consortium::make(&outside.path().join("net"), &spec, &Crypto::portable());
-        let key = made.unwrap().members[0].folder.join("key.pem").display().to_string();
-        let mut public = None;
-        for label in ["obelisk", "spare"] {
-            let card = hsm.directory.path().join(format!("{label}.toml"));
-            let more = ["--id", "01", "--import", &key, "--out", &card.display().to_string()];
-            let output = hsm.crypto("keygen", label, &more);
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            public = Some(KeyCard::load(&card, &Crypto::portable()).unwrap().1);
-        }
+        let public = hsm.keep_on_two();
         let key =
             ", imported = true, standby = [{ token = \"spare\", id = \"01\", imported = true }]";
-        Some(Self::new(hsm, public.unwrap(), "direct", key, &["obelisk", "spare"]))
+        Some(Self::new(hsm, public, "direct", key, &["obelisk", "spare"]))
     }
 
     fn start(&self) -> SignerProcess {
@@ -167,14 +154,6 @@ struct Taken {
 impl Taken {
     fn give_back(self) {
         fs::rename(self.to, self.from).unwrap();
-    }
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

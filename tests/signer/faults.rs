@@ -304,28 +304,11 @@ fn a_crashing_module_ends_the_signer_alone() {
 #[test]
 fn a_standby_token_with_the_same_key_takes_over() {
     let Some(hsm) = SoftHsm::faulty() else { return };
-    hsm.make_token("spare");
-    let outside = tempfile::tempdir().unwrap();
-    let made = Consortium::make(
-        &outside.path().join("net"),
-        &Spec::local("other", 1, Algorithm::EcdsaP256, 1_700_000_000_000),
-        &Crypto::portable(),
-    )
-    .unwrap();
-    let key = made.members[0].folder.join("key.pem").display().to_string();
-    let mut public = None;
-    for label in ["obelisk", "spare"] {
-        let card = hsm.directory.path().join(format!("{label}.toml"));
-        let more = ["--id", "01", "--import", &key, "--out", &card.display().to_string()];
-        let output = hsm.crypto("keygen", label, &more);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let card = obelisk::node::signer::card::KeyCard::load(&card, &Crypto::portable());
-        public = Some(card.unwrap().1);
-    }
+    let public = hsm.keep_on_two();
     let first = hsm.slot("obelisk");
     let tokens = format!("{}{}", hsm.token_section("obelisk"), hsm.token_section("spare"));
     let standby = ", standby = [{ token = \"spare\", id = \"01\", imported = true }]";
-    let mut bench = Bench::start(hsm, public.unwrap(), standby, &tokens);
+    let mut bench = Bench::start(hsm, public, standby, &tokens);
     bench.sign_all(2);
     bench.hsm.script(&format!("fault sign slot={first} do=rv value=0x30"));
     bench.sign_all(5);

@@ -9,7 +9,6 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use obelisk::client::invocation::Invocation;
 use obelisk::crypto::routing::Crypto;
@@ -29,12 +28,12 @@ use obelisk::types::signature::Algorithm;
 use serde_json::Value;
 
 use super::BINARY;
-use super::PATIENCE;
 use super::SignerProcess;
 use super::place;
 use super::process::request;
 use super::settle;
 use super::softhsm::SoftHsm;
+use super::wait_for;
 use crate::cluster::Cluster;
 
 /// A network whose four keys are on one token that p11-fault slows down, behind one signer.
@@ -99,14 +98,6 @@ impl Network {
 
     fn height(&self, i: usize) -> u64 {
         self.cluster.node(i).handle().ledger().tip().height.0
-    }
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -9,7 +9,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use obelisk::crypto::routing::Crypto;
+use obelisk::membership::consortium::Consortium;
+use obelisk::membership::consortium::Spec;
 use obelisk::node::signer::card::KeyCard;
+use obelisk::types::signature::Algorithm;
 use obelisk::types::signature::PublicKey;
 
 use super::BINARY;
@@ -140,6 +143,24 @@ impl SoftHsm {
         assert!(output.status.success(), "{errors}");
         let (_, public) = KeyCard::load(&card, &Crypto::portable()).unwrap();
         (card, public)
+    }
+
+    /// A second token `spare`, and one key with the id 01, made outside, on both.
+    pub fn keep_on_two(&self) -> PublicKey {
+        self.make_token("spare");
+        let outside = tempfile::tempdir().unwrap();
+        let spec = Spec::local("other", 1, Algorithm::EcdsaP256, 1_700_000_000_000);
+        let made = Consortium::make(&outside.path().join("net"), &spec, &Crypto::portable());
+        let key = made.unwrap().members[0].folder.join("key.pem").display().to_string();
+        let [first, second] = ["obelisk", "spare"].map(|label| {
+            let card = self.directory.path().join(format!("{label}.toml"));
+            let more = ["--id", "01", "--import", &key, "--out", &card.display().to_string()];
+            let output = self.crypto("keygen", label, &more);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            KeyCard::load(&card, &Crypto::portable()).unwrap().1
+        });
+        assert_eq!(first, second);
+        first
     }
 
     /// The `[[token]]` table of a signer's configuration.
