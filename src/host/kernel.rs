@@ -1,15 +1,14 @@
-//! The kernel's version against the oldest that a node and a signer run on.
+//! The kernel's version against the oldest that a node starts on.
 //!
-//! 4.18 is that of RHEL 8 and SLES 15 SP1, the oldest distributions of s390x and ppc64le that are
-//! still supported somewhere; the units, the socket's checks of users and the log's way to disk were
-//! written for it and newer ones.
+//! 4.18 is the kernel of RHEL 8, the oldest distribution that was kept in mind; none older than 6.1
+//! was tried.
 
 use crate::host::tree::Tree;
 
 /// Major and minor number of the oldest kernel.
 pub const OLDEST: (u32, u32) = (4, 18);
 
-/// Why nothing starts here.
+/// Why no node starts here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the kernel is {release}, older than {}.{}, the oldest that Obelisk runs on; install a kernel of a \
