@@ -1,4 +1,4 @@
-//! The kernel's version against the oldest that a node starts on.
+//! The kernel's version against the oldest that node, signer and membership service start on.
 //!
 //! 4.18 is the kernel of RHEL 8, the oldest distribution that was kept in mind; none older than 6.1
 //! was tried.
@@ -8,7 +8,7 @@ use crate::host::tree::Tree;
 /// Major and minor number of the oldest kernel.
 pub const OLDEST: (u32, u32) = (4, 18);
 
-/// Why no node starts here.
+/// Why nothing is served here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the kernel is {release}, older than {}.{}, the oldest that Obelisk runs on; install a kernel of a \

@@ -130,25 +130,22 @@ fn a_clone_keeps_silent_while_the_original_lives() {
     cluster.stop_node(3);
 }
 
-/// Aim: after an ordinary restart of one and of all validators votes wait for no timer.
+/// Aim: an ordinary restart of one and of all validators fences none, so votes wait for no timer.
 #[test]
 fn a_restart_asks_peers_and_votes_at_once() {
     let mut cluster = Cluster::start(4, Algorithm::Ed25519, "pbft");
     cluster.invoke(0, &harmless());
     cluster.stop_node(3);
     cluster.start_node(3);
-    let began = Instant::now();
-    let waits =
-        |cluster: &Cluster, i: usize| reasons(cluster.node(i)).contains("waiting for peers");
-    run_until(&cluster, "one is let go", || !waits(&cluster, 3));
-    println!("one restarted: {:?}", began.elapsed());
+    run_until(&cluster, "one is let go", || reasons(cluster.node(3)).is_empty());
     (0..4).for_each(|i| cluster.stop_node(i));
     (0..4).for_each(|i| cluster.start_node(i));
-    let began = Instant::now();
-    cluster.invoke(3, &harmless());
-    println!("all restarted: a transaction took {:?}", began.elapsed());
-    assert!((0..4).all(|i| !waits(&cluster, i)));
-    assert!(began.elapsed() < Duration::from_millis(obelisk::types::limits::FENCE_HOLD_MS));
+    for i in 0..4 {
+        // Three are enough to commit, so the fourth may still be on its way.
+        run_until(&cluster, "all are let go", || reasons(cluster.node(i)).is_empty());
+        let metrics = cluster.node(i).handle().render_metrics();
+        assert!(metrics.contains("obelisk_signer_fences_total 0"), "node {i}: {metrics}");
+    }
     assert_no_evidence(&cluster);
 }
 

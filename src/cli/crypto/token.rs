@@ -162,7 +162,7 @@ fn signs_with(offered: &[Algorithm]) -> String {
 }
 
 pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
-    let out = Output::open(&arguments.out)?;
+    let out = CardFile::open(&arguments.out)?;
     let section = arguments.place.section(limits::TOKEN_SESSIONS)?;
     let opened = open(&section)?;
     let name = section.name.clone();
@@ -202,7 +202,7 @@ pub fn keygen(arguments: &Keygen, context: &Context) -> Result<(), Failure> {
 
 /// The card of a key that is there; or another card, to which this token is the standby.
 pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
-    let out = Output::open(&arguments.out)?;
+    let out = CardFile::open(&arguments.out)?;
     let before = match &arguments.standby_of {
         None => None,
         Some(path) => Some(member::card(path, &Crypto::portable())?),
@@ -239,11 +239,11 @@ pub fn card(arguments: &Card, context: &Context) -> Result<(), Failure> {
 
 /// The file of a card, made before the token is asked for anything: a key whose card cannot be written
 /// is of no use. Dropped without its card, it is removed.
-struct Output<'a> {
+struct CardFile<'a> {
     path: &'a Path,
 }
 
-impl<'a> Output<'a> {
+impl<'a> CardFile<'a> {
     fn open(path: &'a Path) -> Result<Self, Failure> {
         msp::write_new(path, b"", 0o644).map_err(|error| elsewhere(&error))?;
         Ok(Self { path })
@@ -260,7 +260,7 @@ impl<'a> Output<'a> {
     }
 }
 
-impl Drop for Output<'_> {
+impl Drop for CardFile<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.path);
     }

@@ -26,6 +26,8 @@ use crate::api::rest::server;
 use crate::crypto::routing::Crypto;
 use crate::crypto::routing::Routing;
 use crate::host::clock::now_ms;
+use crate::host::kernel;
+use crate::host::tree::Tree;
 use crate::membership::authority::Authority;
 use crate::membership::authority::Terms;
 use crate::membership::authority::TlsSubject;
@@ -67,6 +69,7 @@ pub fn run(
     // Before anything else: the key must not end in a core file.
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
         .map_err(|errno| failed(format!("cannot forbid core files: {errno}")))?;
+    kernel::check(&Tree::machine()).map_err(refused)?;
     let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(refused)?);
     crypto.install_hash();
     notifier.progress().at("opening the authority's key");

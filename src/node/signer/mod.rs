@@ -33,6 +33,8 @@ use crate::crypto::providers::pkcs11::key::TokenStatus;
 use crate::crypto::routing::Crypto;
 use crate::crypto::routing::Routing;
 use crate::host::clock;
+use crate::host::kernel;
+use crate::host::tree::Tree;
 use crate::membership::consortium::read_genesis;
 use crate::membership::msp;
 use crate::membership::msp::Msp;
@@ -87,6 +89,7 @@ pub fn run(
     // Before anything else: no secret of this process may end in a core file.
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
         .map_err(|errno| SignerStartError::Refused(format!("cannot forbid core files: {errno}")))?;
+    kernel::check(&Tree::machine()).map_err(refused)?;
     let crypto = Arc::new(Crypto::new(&Routing::default()).map_err(refused)?);
     crypto.install_hash();
     let group = users::group_id_of(&config.signer.group)
@@ -288,7 +291,7 @@ fn token_status(tokens: &Tokens) -> Vec<serde_json::Value> {
             "sessions_wanted": counts.sessions.wanted,
             "sessions_refused": counts.sessions.refused,
             "stopped": stopped.map(|error| error.to_string()),
-            "away_since_ms": away.as_ref().map(|away| away.since_ms),
+            "away_since_ms": away.as_ref().map(|away| clock::ms_of(away.since)),
             "away_reason": away.map(|away| away.reason),
         })
     };

@@ -32,7 +32,6 @@ use crate::crypto::providers::pkcs11::object::Found;
 use crate::crypto::providers::pkcs11::object::Listed;
 use crate::crypto::providers::pkcs11::pool::Pool;
 use crate::crypto::providers::pkcs11::pool::Target;
-use crate::crypto::providers::pkcs11::presence;
 use crate::crypto::providers::pkcs11::token;
 use crate::crypto::providers::pkcs11::token::Token;
 use crate::crypto::providers::pkcs11::token::TokenInfo;
@@ -269,7 +268,7 @@ impl Place {
         let trouble = match (&used, self.pool.token().stopped(), away) {
             (_, Some(stopped), _) => Some(stopped.to_string()),
             (_, None, Some(away)) => {
-                let seconds = presence::now_ms().saturating_sub(away.since_ms) / 1000;
+                let seconds = away.since.elapsed().as_secs();
                 Some(format!("token {name} is away for {seconds} s: {}", away.reason))
             }
             (Err(error), None, None) => Some(error.to_string()),

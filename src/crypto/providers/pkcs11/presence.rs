@@ -14,7 +14,6 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use crate::crypto::providers::pkcs11::error::TokenError;
 use crate::types::limits;
@@ -22,8 +21,8 @@ use crate::types::limits;
 /// A token that is away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Away {
-    /// Since when, milliseconds since 1970.
-    pub since_ms: u64,
+    /// Since when.
+    pub since: Instant,
     /// Why, in words.
     pub reason: String,
 }
@@ -41,7 +40,7 @@ struct State {
     /// When a signature last failed: a look that succeeds does not say that one would succeed now.
     failed: Option<Instant>,
     /// When the look began that is under way.
-    looking: Option<(Instant, u64)>,
+    looking: Option<Instant>,
     /// When the watch's turn began that is under way, the search for keys included.
     turn: Option<Instant>,
 }
@@ -66,8 +65,8 @@ impl Presence {
     /// A turn of the watch begins, with a look.
     pub(super) fn looks(&self) {
         let mut state = self.lock();
-        state.looking = Some((Instant::now(), now_ms()));
-        state.turn = Some(Instant::now());
+        let now = Instant::now();
+        (state.looking, state.turn) = (Some(now), Some(now));
     }
 
     /// The turn has ended.
@@ -96,20 +95,20 @@ impl Presence {
     /// Since when the token is away, and why.
     pub(super) fn away(&self) -> Option<Away> {
         let mut state = self.lock();
-        if let Some((began, since_ms)) = state.looking
-            && began.elapsed() >= ANSWER
+        if let Some(since) = state.looking
+            && since.elapsed() >= ANSWER
             && state.away.is_none()
         {
             let reason = "a call into its module does not return".to_owned();
             tracing::error!(token = self.token, reason, "a token is away");
-            state.away = Some(Away { since_ms, reason });
+            state.away = Some(Away { since, reason });
         }
         state.away.clone()
     }
 
     /// How long the look takes already that is under way.
     pub(super) fn looking_for(&self) -> Duration {
-        self.lock().looking.map_or(Duration::ZERO, |(began, _)| began.elapsed())
+        self.lock().looking.map_or(Duration::ZERO, |began| began.elapsed())
     }
 
     fn missed(&self, state: &mut State, error: &TokenError) {
@@ -119,7 +118,7 @@ impl Presence {
             Some(away) => away.reason = reason,
             None => {
                 tracing::error!(token = self.token, reason, "a token is away");
-                state.away = Some(Away { since_ms: now_ms(), reason });
+                state.away = Some(Away { since: Instant::now(), reason });
             }
         }
     }
@@ -127,7 +126,7 @@ impl Presence {
     fn returned(&self, state: &mut State) {
         state.failed = None;
         if let Some(away) = state.away.take() {
-            let seconds = now_ms().saturating_sub(away.since_ms) / 1000;
+            let seconds = away.since.elapsed().as_secs();
             tracing::warn!(token = self.token, seconds, "a token that was away is back");
         }
     }
@@ -135,12 +134,6 @@ impl Presence {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Milliseconds since 1970, for people.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Keys that sign votes or certificates are asked again much sooner.
@@ -165,7 +158,7 @@ mod tests {
         let first = presence.away().unwrap();
         presence.looked(&Err(TokenError::Busy { token: "t".into() }));
         let second = presence.away().unwrap();
-        assert_eq!(first.since_ms, second.since_ms);
+        assert_eq!(first.since, second.since);
         assert!(second.reason.contains("too many"), "{second:?}");
         presence.looked(&Ok(()));
         assert_eq!(presence.away(), None);
