@@ -122,8 +122,7 @@ guest() {
     need 'command -v cpio && command -v mke2fs' 'cpio e2fsprogs' 'cpio e2fsprogs' 'cpio e2fsprogs'
     if [ "$1" = x86_64 ]; then
         setup
-        ./dev package
-        made=$(ls target/debian/obelisk_*_amd64.deb)
+        package deb
     else
         architecture "$1"
         cross_tools
