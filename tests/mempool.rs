@@ -32,13 +32,14 @@ fn size(batch: Option<Batch>) -> usize {
     batch.map_or(0, |batch| batch.transactions().len())
 }
 
-/// A first batch closes at once; the next when the first is ordered, or when the spacing is over.
+/// A first batch closes at once; the next when the first is ordered, or when the distance is over, a
+/// quarter of the spacing beside one that waits.
 ///
 /// ```text
-/// 1 tx -> batch     2 tx -> -     ordered -> batch     1 tx -> -     spacing -> batch
+/// 1 tx -> batch     2 tx -> -     ordered -> batch     1 tx -> -     distance -> batch
 /// ```
 #[test]
-fn a_batch_closes_when_the_pipe_is_idle_or_the_spacing_over() {
+fn a_batch_closes_when_the_pipe_is_idle_or_the_distance_over() {
     let (mempool, now) = (Mempool::new(limits::SEQUENCE_TXS_MAX, SPACING), Instant::now());
     put(&mempool, 0..1);
     let first = mempool.batch_at(ME, now).expect("the pipe is idle");
@@ -47,14 +48,32 @@ fn a_batch_closes_when_the_pipe_is_idle_or_the_spacing_over() {
     mempool.ordered(&first.id());
     assert_eq!(size(mempool.batch_at(ME, now)), 2);
     put(&mempool, 3..4);
-    assert_eq!(size(mempool.batch_at(ME, now + SPACING / 2)), 0);
-    assert_eq!(size(mempool.batch_at(ME, now + SPACING)), 1);
+    assert_eq!(size(mempool.batch_at(ME, now + SPACING / 5)), 0);
+    assert_eq!(size(mempool.batch_at(ME, now + SPACING / 4)), 1);
     assert_eq!(size(mempool.batch_at(ME, now + 9 * SPACING)), 0, "nothing is queued");
 }
 
-/// Whoever waits for the next batch is woken by the spacing alone.
+/// The more batches wait, the farther apart they close: the k-th of eight by (k/8)^2 of the spacing, a
+/// quarter at least.
 #[test]
-fn the_spacing_wakes_who_waits() {
+fn the_distance_grows_with_what_waits() {
+    let (mempool, mut now) = (Mempool::new(limits::SEQUENCE_TXS_MAX, SPACING), Instant::now());
+    put(&mempool, 0..1);
+    assert_eq!(size(mempool.batch_at(ME, now)), 1);
+    let us = |us: u64| Duration::from_micros(us);
+    for (nonce, distance) in (1..).zip([2_500, 2_500, 2_500, 3_906, 5_625, 7_656, 10_000].map(us)) {
+        put(&mempool, nonce..nonce + 1);
+        assert_eq!(size(mempool.batch_at(ME, now + distance - us(10))), 0, "batch {nonce}");
+        now += distance + us(1);
+        assert_eq!(size(mempool.batch_at(ME, now)), 1, "batch {nonce}");
+    }
+    put(&mempool, 8..9);
+    assert_eq!(size(mempool.batch_at(ME, now + 9 * SPACING)), 0, "eight wait");
+}
+
+/// Whoever waits for the next batch is woken by the distance alone.
+#[test]
+fn the_distance_wakes_who_waits() {
     let mempool = Mempool::new(limits::SEQUENCE_TXS_MAX, SPACING);
     put(&mempool, 0..1);
     assert_eq!(size(mempool.next_batch(ME)), 1);

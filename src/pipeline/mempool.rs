@@ -2,9 +2,11 @@
 //!
 //! A batch closes as soon as the pipe is idle (none of this validator's batches is waiting to be
 //! ordered), whatever its size, or when it is full: so it grows with the load by itself and a quiet
-//! system waits for no timer. Where ordering takes long, because validators are far apart, the next
-//! batch closes a spacing after the last, as the primary spaces its proposals. While
-//! `OWN_BATCHES_MAX` batches wait to be ordered, none closes; then the mempool fills, and a full
+//! system waits for no timer. Where ordering takes long, because validators are far apart or their
+//! keys are slow, the next batch closes a distance after the last, which grows with the batches that
+//! wait as the primary's grows with its proposals (`consensus/pbft/pace`): the k-th of
+//! `OWN_BATCHES_MAX` keeps the square of its part of the spacing, a quarter at least. While all of
+//! `OWN_BATCHES_MAX` wait to be ordered, none closes; then the mempool fills, and a full
 //! mempool answers "busy".
 //!
 //! An id is reserved before its signature is checked, so that the same bytes submitted twice at
@@ -44,7 +46,7 @@ pub struct Admitted {
 pub struct Mempool {
     /// Transactions at which a batch is full.
     batch_txs: usize,
-    /// Distance of two batches that are not full.
+    /// The greatest distance of two batches that are not full.
     spacing: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -67,7 +69,7 @@ struct State {
 
 impl Mempool {
     /// An empty one. A sequence number takes no more than `sequence_txs_max` transactions; while a
-    /// batch waits to be ordered, the next one that is not full closes `spacing` after the last.
+    /// batch waits to be ordered, the next one that is not full closes up to `spacing` after the last.
     pub fn new(sequence_txs_max: usize, spacing: Duration) -> Self {
         let batch_txs = limits::BATCH_TARGET_TXS.min(sequence_txs_max);
         Self { batch_txs, spacing, state: Mutex::default(), changed: Condvar::new() }
@@ -170,7 +172,7 @@ impl Mempool {
     fn close(&self, state: &mut State, author: ReplicaId, now: Instant) -> Option<Batch> {
         let full =
             state.queue.len() >= self.batch_txs || state.queue_bytes >= limits::BATCH_TARGET_BYTES;
-        let due = state.closed.is_none_or(|at| now.duration_since(at) >= self.spacing);
+        let due = state.closed.is_none_or(|at| now.duration_since(at) >= self.distance(state));
         let may_close = match state.outstanding.len() {
             0 => true,
             waiting => waiting < limits::OWN_BATCHES_MAX && (full || due),
@@ -188,7 +190,14 @@ impl Mempool {
     fn closes_at(&self, state: &State) -> Option<Instant> {
         let room = state.outstanding.len() < limits::OWN_BATCHES_MAX;
         let waits = room && !state.queue.is_empty();
-        state.closed.filter(|_| waits).map(|at| at + self.spacing)
+        state.closed.filter(|_| waits).map(|at| at + self.distance(state))
+    }
+
+    /// From a batch to the next that is not full, by how many will wait to be ordered.
+    fn distance(&self, state: &State) -> Duration {
+        let with_next = (state.outstanding.len() + 1).min(limits::OWN_BATCHES_MAX);
+        let part = with_next as f64 / limits::OWN_BATCHES_MAX as f64;
+        self.spacing.mul_f64((part * part).max(0.25))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
