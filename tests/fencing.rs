@@ -80,6 +80,10 @@ impl Signer for Replaced {
         &self.key
     }
 
+    fn bundles(&self) -> bool {
+        self.now().bundles()
+    }
+
     fn opening(&self) -> Opening {
         self.now().opening()
     }
@@ -171,7 +175,7 @@ impl Bench {
         let (epoch, view, phase) = (Epoch(0), View(0), Phase::Commit);
         let slot = Slot { epoch, view, sequence: SequenceNumber(sequence), phase };
         let body = Vote { slot, digest: Digest([content; 32]) }.to_bytes();
-        SignRequest { slot: Some(slot), text: vote::signed_text(&self.chain, &body) }
+        SignRequest { slot: Some(slot), text: vote::signed_text(&self.chain, &body), ahead: false }
     }
 
     /// A vote as it is sent, if it is signed.

@@ -53,7 +53,11 @@ fn request(sequence: u64, content: u8) -> SignRequest {
         phase: Phase::Commit,
     };
     let vote = Vote { slot, digest: Digest([content; 32]) };
-    SignRequest { slot: Some(slot), text: vote::signed_text(&chain(), &vote.to_bytes()) }
+    SignRequest {
+        slot: Some(slot),
+        text: vote::signed_text(&chain(), &vote.to_bytes()),
+        ahead: false,
+    }
 }
 
 /// A signer whose record was compared and found whole.

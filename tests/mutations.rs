@@ -131,8 +131,8 @@ fn signer_requests() -> Vec<Vec<u8>> {
     let (slot, opening) = (Some(at), Opening([2; 16]));
     let text = Bytes::from_static(b"a text");
     let requests = vec![
-        SignRequest { slot, text: text.clone() },
-        SignRequest { slot: None, text: text.clone() },
+        SignRequest { slot, text: text.clone(), ahead: true },
+        SignRequest { slot: None, text: text.clone(), ahead: false },
     ];
     let asks = [
         Ask::Open { key, chain, has_signed: true },
@@ -166,6 +166,7 @@ fn signer_replies() -> Vec<Vec<u8>> {
             fencing_epoch: 1,
             opening: Opening([2; 16]),
             parallel: 4,
+            bundles: true,
         },
         Reply::Signed(results),
         Reply::Forgotten,

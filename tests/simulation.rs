@@ -452,6 +452,7 @@ fn sometimes(row: &Plugin) -> BTreeSet<&'static str> {
             "divergences",
             "messages_refused",
             "null_requests",
+            "signed_ahead",
             "view_changes_begun",
             "views_entered",
         ]);

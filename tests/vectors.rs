@@ -186,6 +186,7 @@ fn the_frozen_guard_remembers_what_it_signed() {
     let request = |vote: Vote| SignRequest {
         slot: Some(vote.slot),
         text: vote::signed_text(&chain, &vote.to_bytes()),
+        ahead: false,
     };
     let vote = block.certificate.vote;
     let witness = ReplicaId(u16::try_from(replicas::WITNESS).expect("few"));

@@ -119,6 +119,9 @@ pub enum Effect {
     Send { to: ReplicaId, message: Draft },
     /// Sign and send to all, self included (through the loopback).
     Broadcast(Draft),
+    /// A vote that probably follows: a slow key may sign it meanwhile. Its signature must not leave
+    /// before `Broadcast` comes with the same draft; until then it is no vote.
+    Foresee(Draft),
     /// Send to one replica a message that is already signed, as it is (relay and retransmission).
     Forward { to: ReplicaId, message: Envelope },
     /// Fire `timer` after this many milliseconds; replaces an earlier setting of the same timer.

@@ -49,6 +49,10 @@ impl Signer for Measured {
         self.signer.parallel()
     }
 
+    fn bundles(&self) -> bool {
+        self.signer.bundles()
+    }
+
     fn trouble(&self) -> Option<String> {
         self.signer.trouble()
     }

@@ -222,6 +222,10 @@ impl Signer for EmbeddedSigner {
         self.inner.key.public_key()
     }
 
+    fn bundles(&self) -> bool {
+        matches!(self.inner.signs, Signs::Strict)
+    }
+
     fn trouble(&self) -> Option<String> {
         match &self.inner.signs {
             Signs::Delegated(delegated) => lock(&delegated.trouble).clone(),

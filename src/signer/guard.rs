@@ -271,7 +271,7 @@ impl SlotGuard {
     /// for it; whoever holds a session key signs without this guard.
     pub fn clear_session(&mut self, terms: &SessionTerms) -> Result<ClearedToSign, SignError> {
         let text = terms.text(&self.header.chain);
-        let request = SignRequest { slot: Some(terms.slot()), text };
+        let request = SignRequest { slot: Some(terms.slot()), text, ahead: false };
         let cleared = self.clear_checked(std::slice::from_ref(&request), |_, _| Ok(()));
         cleared.into_iter().next().expect("one answer per request")
     }

@@ -195,7 +195,8 @@ impl Entry {
             signer.guard_identity().map_err(|error| error.to_string())?;
         let parallel = u16::try_from(self.held.parallel).unwrap_or(u16::MAX);
         let opening = signer.opening();
-        Ok(Reply::Opened { identity, fencing_epoch, opening, parallel })
+        let bundles = signer.bundles();
+        Ok(Reply::Opened { identity, fencing_epoch, opening, parallel, bundles })
     }
 
     fn answer_sign(&self, requests: &[SignRequest]) -> Result<Reply, String> {

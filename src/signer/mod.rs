@@ -43,6 +43,9 @@ pub struct SignRequest {
     pub slot: Option<Slot>,
     /// The exact text.
     pub text: Bytes,
+    /// The signature is made before the vote is cast: those of other texts must not show it. Worth
+    /// asking of a signer that bundles.
+    pub ahead: bool,
 }
 
 /// Why nothing was signed.
@@ -82,6 +85,10 @@ pub trait Signer: Send + Sync {
     fn parallel(&self) -> usize {
         1
     }
+
+    /// True where one signature of the key stands for all texts of a call, so that a further text
+    /// costs next to nothing.
+    fn bundles(&self) -> bool;
 
     /// Why nothing is signed now, where that is known: for the node's status.
     fn trouble(&self) -> Option<String> {

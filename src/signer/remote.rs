@@ -114,12 +114,20 @@ struct State {
     opened: bool,
     /// What the signer said of `Signer::parallel`.
     parallel: usize,
+    /// And of `Signer::bundles`.
+    bundles: bool,
     /// The opening of the guard that the newest connection found.
     opening: Opening,
     /// What it said an operator should look at.
     warnings: Vec<String>,
     /// When it was last asked for that.
     warned: Option<Instant>,
+}
+
+/// How a key is well asked.
+struct Ways {
+    parallel: usize,
+    bundles: bool,
 }
 
 struct Job {
@@ -182,6 +190,10 @@ impl Signer for RemoteSigner {
 
     fn parallel(&self) -> usize {
         self.link.parallel()
+    }
+
+    fn bundles(&self) -> bool {
+        lock(&self.link.state).bundles
     }
 
     fn trouble(&self) -> Option<String> {
@@ -407,8 +419,8 @@ impl LinkThread {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.attempt() {
-                Ok((stream, parallel)) => {
-                    self.connected(parallel);
+                Ok((stream, ways)) => {
+                    self.connected(ways);
                     return Some(stream);
                 }
                 Err((reason, refused)) => self.lost(&reason, refused),
@@ -465,17 +477,19 @@ impl LinkThread {
         Ok(())
     }
 
-    fn attempt(&mut self) -> Result<(UnixStream, usize), (String, bool)> {
+    fn attempt(&mut self) -> Result<(UnixStream, Ways), (String, bool)> {
         let stream = socket::connect(&self.place.socket, self.place.user)
             .map_err(|error| (error.to_string(), false))?;
-        let What::Guard { chain, has_signed } = self.what else { return Ok((stream, 1)) };
+        let What::Guard { chain, has_signed } = self.what else {
+            return Ok((stream, Ways { parallel: 1, bundles: false }));
+        };
         let ask = Ask::Open { key: self.name, chain, has_signed };
         match exchange(&stream, ask, self.place.deadline) {
-            Ok(Reply::Opened { opening, parallel, .. }) => {
+            Ok(Reply::Opened { opening, parallel, bundles, .. }) => {
                 // From now on a missing guard is a lost one.
                 self.what = What::Guard { chain, has_signed: true };
                 self.found = opening;
-                Ok((stream, parallel.into()))
+                Ok((stream, Ways { parallel: parallel.into(), bundles }))
             }
             Ok(Reply::Refused(reason)) => Err((reason, true)),
             Ok(other) => Err((unexpected(&other), true)),
@@ -483,13 +497,13 @@ impl LinkThread {
         }
     }
 
-    fn connected(&self, parallel: usize) {
+    fn connected(&self, Ways { parallel, bundles }: Ways) {
         let mut state = lock(&self.state);
         if state.opened {
             tracing::info!(socket = %self.place.socket.display(), "the signer is back");
         }
         let opening = self.found;
-        *state = State { opened: true, parallel, opening, ..State::default() };
+        *state = State { opened: true, parallel, bundles, opening, ..State::default() };
     }
 
     fn lost(&self, reason: &str, refused: bool) {

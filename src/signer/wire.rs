@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! frame     u32 length | body                              (big-endian; length at most the limit)
-//! request   version u8 = 2 | deadline_ms u32 | what u8 | fields
+//! request   version u8 = 3 | deadline_ms u32 | what u8 | fields
 //!   1 open       key 32 | chain 32 | has_signed u8         the guard is opened, or made
-//!   2 sign       key 32 | list of { option slot | bytes }  consensus texts, under the guard
+//!   2 sign       key 32 | list of { option slot | bytes | ahead u8 }  consensus texts, under the guard
 //!   3 forget     key 32 | sequence u64                     slots below are refused from now on
 //!   4 transport  key 32 | bytes                            one TLS handshake text
 //!   5 status                                               what the signer holds and did
@@ -14,7 +14,7 @@
 //!   7 warnings   key 32                                    what an operator should look at
 //! reply     what u8 | fields
 //!   0 refused    string                                    the request as a whole
-//!   1 opened     identity 16 | fencing epoch u64 | opening 16 | parallel u16
+//!   1 opened     identity 16 | fencing epoch u64 | opening 16 | parallel u16 | bundles u8
 //!   2 signed     list of { 0 | vote signature, or tag and reason }
 //!   3 forgotten
 //!   4 signature  64
@@ -87,8 +87,15 @@ pub enum Ask {
 pub enum Reply {
     /// The request as a whole was refused.
     Refused(String),
-    /// The guard is open; so many requests may well be under way at once.
-    Opened { identity: [u8; 16], fencing_epoch: u64, opening: Opening, parallel: u16 },
+    /// The guard is open; so many requests may well be under way at once, and one signature stands for
+    /// all texts of a request or not.
+    Opened {
+        identity: [u8; 16],
+        fencing_epoch: u64,
+        opening: Opening,
+        parallel: u16,
+        bundles: bool,
+    },
     /// One result per text.
     Signed(Signed),
     /// The slots are forgotten.
@@ -225,13 +232,15 @@ impl Encode for SignRequest {
     fn encode(&self, w: &mut Writer) {
         w.option(self.slot.as_ref());
         w.bytes(&self.text);
+        w.u8(u8::from(self.ahead));
     }
 }
 
 impl Decode for SignRequest {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let slot = r.option("slot")?;
-        Ok(Self { slot, text: r.bytes("text", limits::CONSENSUS_MESSAGE_BYTES_MAX)? })
+        let text = r.bytes("text", limits::CONSENSUS_MESSAGE_BYTES_MAX)?;
+        Ok(Self { slot, text, ahead: flag(r, "ahead")? })
     }
 }
 
@@ -242,12 +251,13 @@ impl Encode for Reply {
                 w.u8(REFUSED);
                 w.string(cut(reason));
             }
-            Self::Opened { identity, fencing_epoch, opening, parallel } => {
+            Self::Opened { identity, fencing_epoch, opening, parallel, bundles } => {
                 w.u8(OPEN);
                 w.raw(identity);
                 w.u64(*fencing_epoch);
                 opening.encode(w);
                 w.u16(*parallel);
+                w.u8(u8::from(*bundles));
             }
             Self::Signed(results) => {
                 w.u8(SIGN);
@@ -286,6 +296,7 @@ impl Decode for Reply {
                 fencing_epoch: r.u64("epoch")?,
                 opening: Opening::decode(r)?,
                 parallel: r.u16("parallel")?,
+                bundles: flag(r, "bundles")?,
             },
             SIGN => {
                 let count = r.count("results", limits::SIGNER_TEXTS_MAX)?;
@@ -374,7 +385,7 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const REFUSED: u8 = 0;
 const OPEN: u8 = 1;
 const SIGN: u8 = 2;
@@ -406,8 +417,8 @@ mod tests {
     fn requests() -> Vec<Request> {
         let (key, opening) = (Digest([7; 32]), Opening([2; 16]));
         let text = Bytes::from_static(b"text");
-        let sign = SignRequest { slot: Some(slot()), text: text.clone() };
-        let free = SignRequest { slot: None, text: Bytes::new() };
+        let sign = SignRequest { slot: Some(slot()), text: text.clone(), ahead: true };
+        let free = SignRequest { slot: None, text: Bytes::new(), ahead: false };
         [
             Ask::Open { key, chain: ChainId(Digest([1; 32])), has_signed: true },
             Ask::Sign { key, requests: vec![sign, free] },
@@ -433,6 +444,7 @@ mod tests {
                 fencing_epoch: 5,
                 opening: Opening([2; 16]),
                 parallel: 4,
+                bundles: true,
             },
             Reply::Signed(vec![
                 Ok(Signature([6; 64]).into()),

@@ -73,6 +73,8 @@ pub struct Metrics {
     pub signatures_refused: Counter,
     /// Signatures made for consensus.
     pub signatures_made: Counter,
+    /// Votes whose signature was made before they were cast.
+    pub votes_signed_ahead: Counter,
     /// Checks that the chosen provider did not settle and the portable one did.
     pub crypto_fallbacks: Counter,
     /// Signatures checked with a table of their key's multiples.
@@ -152,6 +154,7 @@ impl Metrics {
             signatures_checked: Counter::default(),
             signatures_refused: Counter::default(),
             signatures_made: Counter::default(),
+            votes_signed_ahead: Counter::default(),
             crypto_fallbacks: Counter::default(),
             signatures_by_table: Counter::default(),
             key_tables: Gauge::default(),
@@ -317,6 +320,11 @@ impl Metrics {
         counter("signatures_checked", "Signatures checked", &self.signatures_checked);
         counter("signatures_refused", "Signatures that did not hold", &self.signatures_refused);
         counter("signatures_made", "Signatures made for consensus", &self.signatures_made);
+        counter(
+            "votes_signed_ahead",
+            "Votes whose signature was made before they were cast",
+            &self.votes_signed_ahead,
+        );
         let by_table = "Signatures checked with a table of the key's multiples";
         counter("signatures_by_table", by_table, &self.signatures_by_table);
         let fallbacks = "Checks asked again from another implementation after a no";

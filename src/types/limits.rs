@@ -327,6 +327,9 @@ pub const SIGNER_TEXTS_MAX: usize = GUARD_APPEND_RECORDS_MAX;
 pub const SIGNER_HANDSHAKE_BYTES_MAX: usize = 512;
 /// The signer's status, bytes of JSON.
 pub const SIGNER_STATUS_BYTES_MAX: usize = 1024 * 1024;
+/// Votes that are signed before they are cast, and as many that wait for that; one per proposal in
+/// flight is of use.
+pub const SIGNED_AHEAD_MAX: usize = 64;
 /// Requests for votes that a node has under way at its signer, where the key is slow.
 pub const SIGNER_PARALLEL_MAX: usize = 16;
 /// Requests waiting in one lane of the signer; each caller waits for its answer, so connections

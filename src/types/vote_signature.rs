@@ -6,7 +6,8 @@
 //!                      2 | path | signature 64                        its key signed the root of a bundle
 //! session certificate  epoch u64 | first u64 | last u64 | public key | signature 64
 //! session text         "obelisk.session.1" | chain id 32 | epoch u64 | first u64 | last u64 | public key
-//! bundle text          "obelisk.bundle.1" | chain id 32 | root 32     leaves: SHA-256 of each text
+//! bundle text          "obelisk.bundle.1" | chain id 32 | root 32     leaves: SHA-256 of each text;
+//!                      after that of one signed ahead a random one
 //! ```
 //!
 //! The replica's key is the one in the replica set; it may be on a token too slow to sign each

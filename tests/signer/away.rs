@@ -112,7 +112,7 @@ impl Bench {
         let slot = Slot { epoch, view, sequence, phase: Phase::Commit };
         let vote = Vote { slot, digest: Digest([7; 32]) };
         let text = vote::signed_text(&self.chain, &vote.to_bytes());
-        let signed = signer.sign(&[SignRequest { slot: Some(slot), text }]).remove(0);
+        let signed = signer.sign(&[SignRequest { slot: Some(slot), text, ahead: false }]).remove(0);
         signed.map(drop).map_err(|error| error.to_string())
     }
 

@@ -72,7 +72,7 @@ impl Bench {
         self.next += 1;
         let body = format!(" text number {}", self.next);
         let text = vote::signed_text(&self.chain, body.as_bytes());
-        let request = SignRequest { slot: None, text: text.clone() };
+        let request = SignRequest { slot: None, text: text.clone(), ahead: false };
         let signature = self.signer.sign(&[request]).remove(0)?;
         let check = Check { key: &self.public, message: &text, signature: signature.plain() };
         assert!(Crypto::portable().verify(&check), "a wrong signature was released");
@@ -89,7 +89,11 @@ impl Bench {
     fn sign_lot(&mut self, count: u64) {
         let request = |i| {
             let body = format!(" text {} of a lot {i}", self.next);
-            SignRequest { slot: None, text: vote::signed_text(&self.chain, body.as_bytes()) }
+            SignRequest {
+                slot: None,
+                text: vote::signed_text(&self.chain, body.as_bytes()),
+                ahead: false,
+            }
         };
         let requests: Vec<_> = (0..count).map(request).collect();
         self.next += 1;

@@ -174,7 +174,11 @@ pub fn request(chain: obelisk::types::ids::ChainId, digest: u8) -> SignRequest {
     let (epoch, view, sequence) = (Epoch(0), View(0), SequenceNumber(7));
     let slot = Slot { epoch, view, sequence, phase: Phase::Commit };
     let vote = Vote { slot, digest: Digest([digest; 32]) };
-    SignRequest { slot: Some(slot), text: vote::signed_text(&chain, &vote.to_bytes()) }
+    SignRequest {
+        slot: Some(slot),
+        text: vote::signed_text(&chain, &vote.to_bytes()),
+        ahead: false,
+    }
 }
 
 /// The slot survives a SIGKILL: the same text is signed again, another one never. A lost guard is

@@ -205,13 +205,17 @@ impl Replicas {
             Effect::FetchBatch { .. } | Effect::CatchUp { .. } | Effect::Diverged { .. } => {
                 panic!("everybody has everything: {effect:?}")
             }
-            Effect::Persist(_) | Effect::Compact(_) | Effect::Arm { .. } | Effect::Disarm(_) => {}
+            Effect::Foresee(_)
+            | Effect::Persist(_)
+            | Effect::Compact(_)
+            | Effect::Arm { .. }
+            | Effect::Disarm(_) => {}
         }
     }
 
     fn sign(&mut self, at: usize, draft: Draft) -> Envelope {
         let text = vote::signed_text(&self.chain, &draft.body);
-        let request = SignRequest { slot: draft.slot, text };
+        let request = SignRequest { slot: draft.slot, text, ahead: false };
         let signature = self.replicas[at].signer.sign(&[request]).remove(0).expect("signed");
         let sender = ReplicaId(u16::try_from(at).expect("few"));
         let envelope = Envelope { sender, body: draft.body, signature };

@@ -28,6 +28,7 @@ use crate::types::codec::Encode;
 use crate::types::digest::Digest;
 use crate::types::genesis::ChainParameters;
 use crate::types::ids::BatchId;
+use crate::types::ids::BlockHash;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
@@ -66,6 +67,8 @@ pub struct Assignment {
     pub prepared: bool,
     /// The tip and commit digest it makes on the assignments below it, once those are settled.
     pub extension: Option<(Tip, Digest)>,
+    /// The same on the assignments below it as they are voted for, and the block hash below.
+    pub foreseen: Option<(BlockHash, Tip, Digest)>,
     /// The primary's signed pre-prepare; none where a new-view assigned it.
     pub envelope: Option<Envelope>,
     /// Times that missing bodies were asked for.
@@ -228,6 +231,7 @@ impl Assignment {
             refused: false,
             prepared: false,
             extension: None,
+            foreseen: None,
             envelope,
             fetches: 0,
         }

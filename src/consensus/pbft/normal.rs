@@ -121,6 +121,7 @@ impl Pbft {
             self.cast_prepares(effects);
             self.cast_commits(effects);
             self.propose(effects);
+            self.foresee_commits(effects);
         }
     }
 
@@ -269,6 +270,29 @@ impl Pbft {
             if entry.commit_vote.is_none_or(|(voted, _)| voted < view) {
                 self.cast_commit(tip.sequence, digest, effects);
             }
+        }
+    }
+
+    /// Names the commit votes that follow from what is voted for, each once. Where another proposal
+    /// than the one voted for becomes final below, which takes a faulty primary, the vote that was
+    /// named is never cast.
+    fn foresee_commits(&mut self, effects: &mut Vec<Effect>) {
+        if self.checkpoints.diverged.is_some() {
+            return;
+        }
+        let (chain, view, epoch) = (self.chain, self.view, self.replicas.epoch());
+        let mut tip = self.tip;
+        while let Some(entry) = tip.sequence.next().and_then(|n| self.log.find(n)) {
+            let cast = entry.commit_vote.is_some_and(|(voted, _)| voted >= view);
+            let Some(a) = entry.assignment.as_mut().filter(|a| a.voted) else { return };
+            let known = a.foreseen.filter(|(below, ..)| *below == tip.hash);
+            let (next, digest) = known
+                .map_or_else(|| tip.extend(chain, &a.proposal), |(_, next, digest)| (next, digest));
+            if a.foreseen.replace((tip.hash, next, digest)).is_none() && !cast {
+                let slot = super::slot(epoch, Phase::Commit, view, next.sequence);
+                effects.push(Effect::Foresee(super::vote_draft(Vote { slot, digest })));
+            }
+            tip = next;
         }
     }
 

@@ -125,7 +125,7 @@ impl Gate {
     }
 
     /// Closed, and whatever entered before has left.
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         let passage = self.lock();
         passage.closed.is_some() && passage.inside == 0
     }

@@ -21,10 +21,12 @@
 //! * Bodies are in the log before the core hears of them, so the sync that precedes a commit vote
 //!   covers them.
 
+pub mod ahead;
 pub mod bodies;
 pub mod evidence;
 pub mod fencing;
 pub mod outgoing;
+mod release;
 pub mod signing;
 pub mod syncer;
 pub mod timers;
@@ -49,7 +51,6 @@ use crossbeam_channel::select;
 use crate::consensus::Core;
 use crate::consensus::CoreStatus;
 use crate::consensus::Delivered;
-use crate::consensus::Draft;
 use crate::consensus::Effect;
 use crate::consensus::Envelope;
 use crate::consensus::Executed;
@@ -61,12 +62,14 @@ use crate::network::Transport;
 use crate::pipeline::catch_up::CatchUpInput;
 use crate::pipeline::execute::station::Work;
 use crate::pipeline::mempool::Mempool;
+use crate::pipeline::order::ahead::Ahead;
 use crate::pipeline::order::bodies::Bodies;
 use crate::pipeline::order::bodies::Offer;
 use crate::pipeline::order::evidence::EvidenceFolder;
 use crate::pipeline::order::fencing::Gate;
 use crate::pipeline::order::outgoing::Outgoing;
 use crate::pipeline::order::outgoing::Refusals;
+use crate::pipeline::order::release::Round;
 use crate::pipeline::order::signing::Signing;
 use crate::pipeline::order::syncer::Syncer;
 use crate::pipeline::order::timers::Timers;
@@ -74,9 +77,7 @@ use crate::pipeline::order::wal::Wal;
 use crate::pipeline::order::wal::WalError;
 use crate::pipeline::order::witness::Witnesses;
 use crate::signer::SignError;
-use crate::signer::SignRequest;
 use crate::signer::Signer;
-use crate::signer::guard::cleared::Signed;
 use crate::telemetry::metrics::Metrics;
 use crate::types::batch::Batch;
 use crate::types::block::Tip;
@@ -86,9 +87,7 @@ use crate::types::ids::BatchId;
 use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
-use crate::types::limits;
 use crate::types::verified::Verified;
-use crate::types::vote_signature::VoteSignature;
 
 /// What the station consumes.
 pub enum OrderInput {
@@ -179,7 +178,9 @@ pub struct Order {
     refusals: Refusals,
     outgoing: Vec<Outgoing>,
     /// Rounds that a slow key is signing.
-    signing: Signing<Vec<Outgoing>>,
+    signing: Signing<Round>,
+    /// Votes that it signs before they are cast.
+    ahead: Ahead,
     /// Messages that the signer could not sign; asked again, oldest first.
     unsigned: VecDeque<Outgoing>,
     /// Some message of the last signed round was not signed.
@@ -199,6 +200,7 @@ impl Order {
     /// A station over its parts.
     pub fn new(parts: Parts) -> Self {
         let signing = Signing::start(&parts.signer);
+        let ahead = Ahead::new(parts.gate.clone());
         Self {
             parts,
             syncer: Syncer::start(),
@@ -208,6 +210,7 @@ impl Order {
             refusals: Refusals::default(),
             outgoing: Vec::new(),
             signing,
+            ahead,
             unsigned: VecDeque::new(),
             silenced: false,
             dirty: false,
@@ -345,6 +348,11 @@ impl Order {
                 self.outgoing.push(Outgoing::Draft { to: Some(to), draft: message });
             }
             Effect::Broadcast(draft) => self.outgoing.push(Outgoing::Draft { to: None, draft }),
+            Effect::Foresee(draft) => {
+                if self.signing.is_apart() && self.parts.signer.bundles() {
+                    self.ahead.foresee(draft);
+                }
+            }
             Effect::Forward { to, message } => {
                 self.outgoing.push(Outgoing::Signed { to, envelope: message });
             }
@@ -452,142 +460,6 @@ impl Order {
             false => self.parts.core.checkpoint().map(Arc::new),
         };
         *told = status;
-    }
-
-    /// Makes the round durable, signs its messages, sends them.
-    fn release(&mut self) -> Result<(), OrderError> {
-        if let Some(error) = self.failed.take() {
-            return Err(error.into());
-        }
-        if let Some(error) = self.diverged.take() {
-            return Err(error);
-        }
-        self.tell_status();
-        while let Some((outgoing, signed)) = self.signing.finished() {
-            self.send_all(outgoing, signed)?;
-        }
-        if self.signing.is_full() {
-            // What a signer that hangs leaves over is as if lost on the network.
-            let excess = self.outgoing.len().saturating_sub(limits::UNSIGNED_MESSAGES_MAX);
-            self.outgoing.drain(..excess);
-            return Ok(());
-        }
-        if self.outgoing.is_empty() && self.unsigned.is_empty() {
-            return Ok(());
-        }
-        let outgoing = self.take_due();
-        if outgoing.is_empty() {
-            return Ok(());
-        }
-        let chain = &self.parts.chain;
-        let texts: Vec<SignRequest> = outgoing.iter().filter_map(|o| o.request(chain)).collect();
-        if self.signing.is_apart() {
-            self.signing.begin(outgoing, texts);
-            return self.sync_while(|| ());
-        }
-        let signer = self.parts.signer.clone();
-        let signed = self.sync_while(|| signer.sign(&texts))?;
-        self.send_all(outgoing, signed)
-    }
-
-    /// What is to be signed now; votes wait while the gate is closed. A round that has votes is
-    /// inside the gate until `send_all` is through with it.
-    fn take_due(&mut self) -> Vec<Outgoing> {
-        let all = self.unsigned.drain(..).chain(self.outgoing.drain(..));
-        let entered = self.parts.gate.enter();
-        let (votes, now): (Vec<_>, Vec<_>) =
-            all.partition(|outgoing| !entered && outgoing.is_vote());
-        votes.into_iter().for_each(|vote| self.keep_unsigned(vote));
-        if entered && !now.iter().any(Outgoing::is_vote) {
-            self.parts.gate.leave();
-        }
-        now
-    }
-
-    /// Makes the log durable while `other` runs.
-    fn sync_while<T>(&mut self, other: impl FnOnce() -> T) -> Result<T, OrderError> {
-        match std::mem::take(&mut self.dirty) {
-            true => {
-                let pending = self.parts.wal.begin_sync();
-                Ok(self.syncer.sync_while(pending, other)?)
-            }
-            false => Ok(other()),
-        }
-    }
-
-    fn send_all(&mut self, outgoing: Vec<Outgoing>, signed: Signed) -> Result<(), OrderError> {
-        let mut signed = signed.into_iter();
-        let is_inside = outgoing.iter().any(Outgoing::is_vote);
-        for message in outgoing {
-            match message {
-                Outgoing::Signed { to, envelope } => {
-                    self.parts.transport.send(to, Message::Consensus(envelope));
-                }
-                Outgoing::Draft { to, draft } => {
-                    let result = signed.next().expect("one signature per request");
-                    self.send(to, draft, result)?;
-                }
-            }
-        }
-        if is_inside {
-            self.parts.gate.leave();
-        }
-        // What a closed gate holds back is told by whoever closed it.
-        let is_silenced = !self.unsigned.is_empty() && self.parts.gate.is_open();
-        match (self.silenced, is_silenced) {
-            (false, true) => tracing::error!("votes wait for the signer and are not cast"),
-            (true, false) => tracing::info!("the votes that waited are signed"),
-            _ => {}
-        }
-        self.silenced = is_silenced;
-        self.parts.metrics.votes_waiting.set(self.unsigned.len() as i64);
-        Ok(())
-    }
-
-    /// Keeps a message for the signer's return; the oldest gives way, as if lost on the network.
-    fn keep_unsigned(&mut self, message: Outgoing) {
-        if self.unsigned.len() == limits::UNSIGNED_MESSAGES_MAX {
-            self.unsigned.pop_front();
-        }
-        self.unsigned.push_back(message);
-    }
-
-    fn send(
-        &mut self,
-        to: Option<ReplicaId>,
-        draft: Draft,
-        result: Result<VoteSignature, SignError>,
-    ) -> Result<(), OrderError> {
-        let signature = match result {
-            Ok(signature) => {
-                self.parts.metrics.signatures_made.inc();
-                signature
-            }
-            Err(error @ SignError::Guard { .. }) => return Err(OrderError::Signer(error)),
-            Err(SignError::Key { reason }) => {
-                tracing::debug!(reason, "a consensus message waits for the signer");
-                self.keep_unsigned(Outgoing::Draft { to, draft });
-                return Ok(());
-            }
-            // A refused or unsigned vote is simply not cast: silence is safe.
-            Err(error) => {
-                self.refusals.add(&error);
-                return Ok(());
-            }
-        };
-        let envelope = Envelope { sender: self.parts.me, body: draft.body, signature };
-        if let Some(slot) = draft.slot {
-            self.parts.witnesses.signed(slot, &envelope);
-        }
-        match to {
-            Some(to) if to == self.parts.me => self.loopback.push_back(envelope),
-            Some(to) => self.parts.transport.send(to, Message::Consensus(envelope)),
-            None => {
-                self.parts.transport.broadcast(Message::Consensus(envelope.clone()));
-                self.loopback.push_back(envelope);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -26,7 +26,7 @@ impl Outgoing {
             Self::Signed { .. } => None,
             Self::Draft { draft, .. } => {
                 let text = vote::signed_text(chain, &draft.body);
-                Some(SignRequest { slot: draft.slot, text })
+                Some(SignRequest { slot: draft.slot, text, ahead: false })
             }
         }
     }

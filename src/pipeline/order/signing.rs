@@ -144,6 +144,10 @@ mod tests {
             2
         }
 
+        fn bundles(&self) -> bool {
+            false
+        }
+
         fn opening(&self) -> Opening {
             Opening::default()
         }
@@ -159,7 +163,7 @@ mod tests {
         let key = PublicKey::new(Algorithm::Ed25519, &[1; 32]).unwrap();
         let signer: Arc<dyn Signer> = Arc::new(Slow { key, both: Barrier::new(2) });
         let mut signing = Signing::start(&signer);
-        let text = SignRequest { slot: None, text: bytes::Bytes::new() };
+        let text = SignRequest { slot: None, text: bytes::Bytes::new(), ahead: false };
         assert!(signing.is_apart());
         for _ in 0..3 {
             assert!(!signing.is_full());

@@ -1,5 +1,6 @@
 //! Modes of signing over a token in memory: bundles, outages, restarts, lost session keys.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use crate::types::codec::Encode;
 use crate::types::digest::Digest;
 use crate::types::ids::Epoch;
 use crate::types::ids::View;
+use crate::types::merkle;
 use crate::types::signature::Algorithm;
 use crate::types::signature::Signature;
 use crate::types::vote;
@@ -110,7 +112,7 @@ impl Bench {
         let (epoch, view, sequence) = (Epoch(0), View(0), SequenceNumber(sequence));
         let slot = Slot { epoch, view, sequence, phase: Phase::Commit };
         let body = Vote { slot, digest: Digest([content; 32]) }.to_bytes();
-        SignRequest { slot: Some(slot), text: vote::signed_text(&self.chain, &body) }
+        SignRequest { slot: Some(slot), text: vote::signed_text(&self.chain, &body), ahead: false }
     }
 
     fn holds(&self, signature: &VoteSignature, request: &SignRequest) -> bool {
@@ -167,6 +169,41 @@ fn a_bundle_is_one_signature_of_the_token() {
     assert!(!bench.holds(signed[0].as_ref().unwrap(), &other), "a vote holds for its text alone");
     let lone = signer.sign(&[bench.request(500, 1)]).remove(0).unwrap();
     assert!(matches!(lone, VoteSignature::Direct(_)), "a lone vote needs no bundle");
+}
+
+/// Aim: votes signed ahead share the token's signature, and what leaves of their bundle does not show it.
+/// Without the random leaf beside each, a neighbour's path would be all that is missing.
+#[test]
+fn a_vote_signed_ahead_is_hidden_in_its_bundle() {
+    let bench = Bench::new();
+    let signer = bench.start(Mode::Strict);
+    let leaf = |request: &SignRequest| merkle::root(&[Digest::of(&[&request.text])]);
+    let siblings = |signature: &VoteSignature| match signature {
+        VoteSignature::Bundle { path, .. } => path.siblings.clone(),
+        other => panic!("{other:?}"),
+    };
+    for ahead in [false, true, true] {
+        let request = |n| SignRequest { ahead: ahead && n % 2 == 0, ..bench.request(n, 1) };
+        let requests: Vec<SignRequest> = (1..=70).map(request).collect();
+        let before = bench.token_signatures();
+        let signed: Vec<_> = signer.sign(&requests).into_iter().map(Result::unwrap).collect();
+        assert_eq!(bench.token_signatures() - before, 2, "two bundles of up to 64 leaves");
+        let pairs = || requests.iter().zip(&signed);
+        assert!(pairs().all(|(request, signature)| bench.holds(signature, request)));
+        let leaves = pairs().filter(|(request, _)| !request.ahead);
+        let shown: BTreeSet<Digest> =
+            leaves.flat_map(|(_, signature)| siblings(signature)).collect();
+        let is_shown = |(request, signature): (&SignRequest, &VoteSignature)| {
+            shown.contains(&leaf(request)) || shown.contains(&siblings(signature)[0])
+        };
+        match ahead {
+            false => assert!(pairs().any(is_shown), "neighbours show each other"),
+            true => assert!(!pairs().filter(|(request, _)| request.ahead).any(is_shown)),
+        }
+    }
+    let alone = SignRequest { ahead: true, ..bench.request(71, 1) };
+    let signature = signer.sign(std::slice::from_ref(&alone)).remove(0).unwrap();
+    assert!(bench.holds(&signature, &alone) && siblings(&signature).len() == 1);
 }
 
 /// Delegated: the token signs two certificates for any number of votes; away, it costs nothing
@@ -275,7 +312,7 @@ fn only_consensus_texts_are_signed() {
         (Some(terms.slot()), session),
         (Some(terms.slot()), labelled.text.clone()),
     ] {
-        let answer = signer.sign(&[SignRequest { slot, text }]).remove(0);
+        let answer = signer.sign(&[SignRequest { slot, text, ahead: false }]).remove(0);
         assert!(matches!(answer, Err(SignError::Mislabelled { .. })), "{answer:?}");
     }
     assert_eq!(bench.token_signatures(), 0);

@@ -3,8 +3,12 @@
 //! A `ClearedToSign` is made by the guard alone and consumed by signing, so no path reaches a key
 //! without the guard: neither the validator's own, nor a session's, nor through a bundle.
 //!
+//! A text that is signed ahead of its vote has a random leaf beside it, so that no other text's path
+//! helps to show its signature.
+//!
 //! Source for bundles: design of the signer, strict mode; the tree is RFC 9162's (`types::merkle`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +32,7 @@ use crate::types::vote_signature::bundle_text;
 pub struct ClearedToSign {
     slot: Option<Slot>,
     text: Bytes,
+    ahead: bool,
 }
 
 /// What became of each request.
@@ -38,7 +43,7 @@ pub type Signed = Vec<Result<VoteSignature, SignError>>;
 
 impl ClearedToSign {
     pub(super) fn new(request: &SignRequest) -> Self {
-        Self { slot: request.slot, text: request.text.clone() }
+        Self { slot: request.slot, text: request.text.clone(), ahead: request.ahead }
     }
 
     /// The slot it was cleared for.
@@ -62,50 +67,104 @@ pub fn sign_each(cleared: Cleared, key: &dyn SigningKey) -> Signed {
 
 /// Signs all texts that were cleared with as few signatures of the replica's key as bundles allow.
 pub fn sign_bundles(cleared: Cleared, chain: &ChainId, key: &dyn SigningKey) -> Signed {
-    let texts: Vec<&Bytes> = cleared.iter().flatten().map(|one| &one.text).collect();
-    let bundles: Vec<Bundle> =
-        texts.chunks(limits::BUNDLE_TEXTS_MAX).map(|texts| Bundle::of(texts, chain)).collect();
-    let roots: Vec<&[u8]> = bundles.iter().map(|bundle| &bundle.text[..]).collect();
-    let signatures = sign_many(key, &roots);
-    let mut spread = Vec::with_capacity(texts.len());
-    for (bundle, signature) in bundles.iter().zip(signatures) {
-        spread.extend(bundle.spread(&signature));
+    let leaves: Vec<Result<Leaf, SignError>> =
+        cleared.into_iter().map(|one| one.and_then(Leaf::of)).collect();
+    let bundles = arranged(leaves.iter().flatten());
+    let roots: Vec<Bytes> = bundles.iter().map(|bundle| bundle.text(chain)).collect();
+    let signatures = sign_many(key, &roots.iter().map(|text| &text[..]).collect::<Vec<_>>());
+    let mut spread = BTreeMap::new();
+    for (bundle, signature) in bundles.iter().zip(&signatures) {
+        spread.extend(bundle.spread(signature));
     }
-    let mut spread = spread.into_iter();
-    let mut next = || spread.next().expect("one signature per text");
-    cleared.into_iter().map(|one| one.and_then(|_| next())).collect()
+    let mut index = 0..;
+    let mut next = || index.next().and_then(|index| spread.remove(&index));
+    let answer =
+        |one: Result<Leaf, SignError>| one.and_then(|_| next().expect("one signature per text"));
+    leaves.into_iter().map(answer).collect()
+}
+
+/// A text as it stands in a bundle.
+struct Leaf {
+    text: Bytes,
+    digest: Digest,
+    /// Random, the next leaf: where the text is signed ahead. The paths of other texts hold the node over
+    /// both then, which says nothing of this one's path to whoever does not know it.
+    blind: Option<Digest>,
+}
+
+impl Leaf {
+    fn of(one: ClearedToSign) -> Result<Self, SignError> {
+        let mut blind = [0; 32];
+        if one.ahead {
+            getrandom::fill(&mut blind).map_err(|error| SignError::Key {
+                reason: format!("the system gives no random bytes: {error}"),
+            })?;
+        }
+        let blind = one.ahead.then_some(Digest(blind));
+        Ok(Self { digest: Digest::of(&[&one.text]), text: one.text, blind })
+    }
 }
 
 /// Texts under one signature.
+#[derive(Default)]
 struct Bundle {
     leaves: Vec<Digest>,
-    text: Bytes,
+    /// Each text's number among all, and its leaf.
+    places: Vec<(usize, usize)>,
+    /// The only text.
+    lone: Option<Bytes>,
+}
+
+/// Bundles of as many texts as fit. Those with a blind come first: they have even places, so the blind is the
+/// sibling.
+fn arranged<'a>(leaves: impl Iterator<Item = &'a Leaf>) -> Vec<Bundle> {
+    let mut leaves: Vec<(usize, &Leaf)> = leaves.enumerate().collect();
+    leaves.sort_by_key(|(_, leaf)| leaf.blind.is_none());
+    let mut bundles: Vec<Bundle> = Vec::new();
+    for (number, leaf) in leaves {
+        let needed = 1 + usize::from(leaf.blind.is_some());
+        let fits = |bundle: &&mut Bundle| bundle.leaves.len() + needed <= limits::BUNDLE_TEXTS_MAX;
+        match bundles.last_mut().filter(fits) {
+            Some(bundle) => bundle.put(number, leaf),
+            None => {
+                let mut bundle = Bundle::default();
+                bundle.put(number, leaf);
+                bundles.push(bundle);
+            }
+        }
+    }
+    bundles
 }
 
 impl Bundle {
+    fn put(&mut self, number: usize, leaf: &Leaf) {
+        self.lone = self.leaves.is_empty().then(|| leaf.text.clone());
+        self.places.push((number, self.leaves.len()));
+        self.leaves.push(leaf.digest);
+        self.leaves.extend(leaf.blind);
+    }
+
     /// A lone text needs no root above it.
-    fn of(texts: &[&Bytes], chain: &ChainId) -> Self {
-        let leaves: Vec<Digest> = texts.iter().map(|text| Digest::of(&[text])).collect();
-        let text = match texts {
-            [one] => (*one).clone(),
-            _ => bundle_text(chain, &merkle::root(&leaves)),
-        };
-        Self { leaves, text }
+    fn text(&self, chain: &ChainId) -> Bytes {
+        match (&self.lone, &self.leaves[..]) {
+            (Some(text), [_]) => text.clone(),
+            (_, leaves) => bundle_text(chain, &merkle::root(leaves)),
+        }
     }
 
     fn spread(
         &self,
         signature: &Result<Signature, SignError>,
-    ) -> Vec<Result<VoteSignature, SignError>> {
-        let one = |index| match signature {
+    ) -> impl Iterator<Item = (usize, Result<VoteSignature, SignError>)> {
+        let one = move |place: usize| match signature {
             Ok(signature) if self.leaves.len() == 1 => Ok(VoteSignature::Direct(*signature)),
             Ok(signature) => Ok(VoteSignature::Bundle {
-                path: Arc::new(Path::among(&self.leaves, index)),
+                path: Arc::new(Path::among(&self.leaves, place)),
                 signature: *signature,
             }),
             Err(error) => Err(SignError::Key { reason: error.to_string() }),
         };
-        (0..self.leaves.len()).map(one).collect()
+        self.places.iter().map(move |(number, place)| (*number, one(*place)))
     }
 }
 

@@ -291,7 +291,7 @@ mod tests {
         let vote = Vote { slot, digest: Digest([content; 32]) };
         let text = vote::signed_text(&chain(), &vote.to_bytes());
         guard.record(guard.opening(), &RecordCall::Settle).unwrap();
-        guard.clear(&[SignRequest { slot: Some(slot), text }]).remove(0).is_ok()
+        guard.clear(&[SignRequest { slot: Some(slot), text, ahead: false }]).remove(0).is_ok()
     }
 
     /// A log that signed 5..=9 and forgot the rest, and its path.

@@ -367,7 +367,11 @@ mod tests {
 
     fn request(slot: Slot, content: u8) -> SignRequest {
         let vote = Vote { slot, digest: Digest([content; 32]) };
-        SignRequest { slot: Some(slot), text: vote::signed_text(&chain(), &vote.to_bytes()) }
+        SignRequest {
+            slot: Some(slot),
+            text: vote::signed_text(&chain(), &vote.to_bytes()),
+            ahead: false,
+        }
     }
 
     fn signs(guard: &mut SlotGuard, slot: Slot, content: u8) -> bool {

@@ -31,7 +31,11 @@ fn slot(view: u64, sequence: u64, phase: Phase) -> Slot {
 
 fn vote_request(slot: Slot, content: u8) -> SignRequest {
     let vote = Vote { slot, digest: Digest([content; 32]) };
-    SignRequest { slot: Some(slot), text: vote::signed_text(&chain(), &vote.to_bytes()) }
+    SignRequest {
+        slot: Some(slot),
+        text: vote::signed_text(&chain(), &vote.to_bytes()),
+        ahead: false,
+    }
 }
 
 fn prepare(sequence: u64, content: u8) -> SignRequest {
@@ -85,13 +89,15 @@ fn a_wrong_label_is_refused() {
     let unlabelled = SignRequest { slot: None, ..prepare(1, 1) };
     let wrong = SignRequest { slot: Some(slot(0, 2, Phase::Prepare)), ..prepare(1, 1) };
     let foreign = SignRequest { text: Bytes::from_static(b"anything"), ..prepare(1, 1) };
-    let free = SignRequest { slot: None, text: Bytes::from_static(b"obelisk.status.1") };
+    let free =
+        SignRequest { slot: None, text: Bytes::from_static(b"obelisk.status.1"), ahead: false };
     for request in [unlabelled, wrong, foreign, free] {
         let refused = guard.clear(&[request]).remove(0);
         assert!(matches!(refused, Err(SignError::Mislabelled { .. })), "{refused:?}");
     }
     assert!(guard.is_empty());
-    let status = SignRequest { slot: None, text: vote::signed_text(&chain(), b"\x20status") };
+    let status =
+        SignRequest { slot: None, text: vote::signed_text(&chain(), b"\x20status"), ahead: false };
     assert!(cleared(&mut guard, &status));
     assert!(guard.is_empty());
 }
@@ -382,7 +388,7 @@ fn a_failed_write_or_sync_stops_the_guard() {
         let mut guard = create(&dir);
         assert!(cleared(&mut guard, &prepare(1, 1)));
         note(&mut guard, operations);
-        let free = SignRequest { slot: None, text: Bytes::from_static(b"free") };
+        let free = SignRequest { slot: None, text: Bytes::from_static(b"free"), ahead: false };
         for lot in [vec![prepare(2, 1), free.clone()], vec![prepare(1, 1)], vec![free]] {
             for refused in guard.clear(&lot) {
                 assert!(matches!(refused, Err(SignError::Guard { .. })));

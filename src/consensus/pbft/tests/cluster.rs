@@ -202,6 +202,7 @@ impl Cluster {
             Effect::CatchUp { sequence, .. } => {
                 member.wants = Some(member.wants.unwrap_or(sequence).max(sequence));
             }
+            Effect::Foresee(_) => {}
             Effect::Accuse(_) => member.accused += 1,
             Effect::Diverged { .. } => member.diverged = true,
         }

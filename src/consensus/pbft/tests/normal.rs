@@ -1,6 +1,7 @@
 //! Steps of the normal case.
 
 use super::words::*;
+use crate::consensus::Draft;
 use crate::consensus::Effect;
 use crate::consensus::Input;
 use crate::consensus::Timer;
@@ -14,6 +15,14 @@ use crate::types::vote::Phase;
 
 fn backup() -> Solo {
     Solo::new(setup(4, 3))
+}
+
+fn foreseen(effects: &[Effect]) -> Vec<Draft> {
+    let named = |effect: &Effect| match effect {
+        Effect::Foresee(draft) => Some(draft.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(named).collect()
 }
 
 /// A backup votes once it has the body, commits once prepared, delivers once committed.
@@ -141,6 +150,36 @@ fn commits_are_contiguous() {
     let sequences: Vec<u64> =
         votes(&effects, Phase::Commit).iter().map(|v| v.slot.sequence.0).collect();
     assert_eq!(sequences, [1, 2]);
+}
+
+/// Beside each prepare vote goes the commit vote that will follow it, once, and the same bytes are
+/// cast later; a null request is no exception.
+///
+/// ```text
+/// PRE-PREPARE(1), (2), (3) -> PREPARE(1..3), foreseen: COMMIT(1..3)     prepared(1..3) -> COMMIT(1..3)
+/// ```
+#[test]
+fn commit_votes_are_foreseen() {
+    let mut three = backup();
+    three.has(&[1, 3]);
+    let proposals = [proposal(0, 1, &[1]), Proposal::null(SequenceNumber(2)), proposal(0, 3, &[3])];
+    let mut named: Vec<Draft> = Vec::new();
+    for (p, n) in proposals.iter().zip(1..) {
+        let effects = three.receive(pre_prepare(0, p));
+        named.extend(foreseen(&effects));
+        assert_eq!(named.len(), n, "one for each");
+    }
+    assert!(foreseen(&three.receive(pre_prepare(0, &proposals[2]))).is_empty());
+    let mut cast: Vec<Draft> = Vec::new();
+    for p in &proposals {
+        let effects = three.prepare(0, p);
+        assert!(foreseen(&effects).is_empty());
+        cast.extend(effects.into_iter().filter_map(|effect| match effect {
+            Effect::Broadcast(draft) => Some(draft),
+            _ => None,
+        }));
+    }
+    assert_eq!(named, cast);
 }
 
 /// Pre-prepares are accepted in order: 2 waits for 1, and needs no second sending.
