@@ -47,7 +47,8 @@ pub const BLOCK_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const REPLICAS_MAX: usize = 100;
 /// P. Organisations of one network.
 pub const ORGANISATIONS_MAX: usize = 100;
-/// P. Texts that one signature of a bundle stands for; a power of two.
+/// P. Texts that one signature of a bundle stands for, of which one signed ahead counts twice; a power
+/// of two.
 pub const BUNDLE_TEXTS_MAX: usize = 64;
 /// Signatures of consensus messages that a node remembers having checked, 100 bytes each: the votes
 /// of four validators over a window five times, of sixteen once.
