@@ -270,6 +270,13 @@ impl Default for Tuning {
     }
 }
 
+/// From the one before to the k-th of `most` under way: (k / most)^2 of the spacing, a quarter at least,
+/// in the spacing's unit.
+pub fn distance(spacing: u64, kth: u64, most: u64) -> u64 {
+    let grown = spacing.saturating_mul(kth.saturating_mul(kth)) / most.saturating_mul(most).max(1);
+    grown.max(spacing / 4)
+}
+
 /// Everything a core is built from.
 #[derive(Clone, Debug)]
 pub struct Setup {

@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::consensus;
 use crate::pipeline::refusal::Refusal;
 use crate::types::batch::Batch;
 use crate::types::ids::BatchId;
@@ -195,9 +196,10 @@ impl Mempool {
 
     /// From a batch to the next that is not full, by how many will wait to be ordered.
     fn distance(&self, state: &State) -> Duration {
-        let with_next = (state.outstanding.len() + 1).min(limits::OWN_BATCHES_MAX);
-        let part = with_next as f64 / limits::OWN_BATCHES_MAX as f64;
-        self.spacing.mul_f64((part * part).max(0.25))
+        let most = limits::OWN_BATCHES_MAX;
+        let with_next = (state.outstanding.len() + 1).min(most);
+        let spacing_us = u64::try_from(self.spacing.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(consensus::distance(spacing_us, with_next as u64, most as u64))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

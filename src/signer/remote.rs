@@ -112,10 +112,8 @@ struct State {
     /// The signer answered and said no.
     refused: bool,
     opened: bool,
-    /// What the signer said of `Signer::parallel`.
-    parallel: usize,
-    /// And of `Signer::bundles`.
-    bundles: bool,
+    /// What the signer said of its key.
+    ways: Ways,
     /// The opening of the guard that the newest connection found.
     opening: Opening,
     /// What it said an operator should look at.
@@ -124,7 +122,8 @@ struct State {
     warned: Option<Instant>,
 }
 
-/// How a key is well asked.
+/// How a key is well asked: `Signer::parallel` and `Signer::bundles`.
+#[derive(Clone, Copy, Debug, Default)]
 struct Ways {
     parallel: usize,
     bundles: bool,
@@ -193,7 +192,7 @@ impl Signer for RemoteSigner {
     }
 
     fn bundles(&self) -> bool {
-        lock(&self.link.state).bundles
+        lock(&self.link.state).ways.bundles
     }
 
     fn trouble(&self) -> Option<String> {
@@ -311,7 +310,7 @@ impl Link {
     }
 
     fn parallel(&self) -> usize {
-        lock(&self.state).parallel.clamp(1, limits::SIGNER_PARALLEL_MAX)
+        lock(&self.state).ways.parallel.clamp(1, limits::SIGNER_PARALLEL_MAX)
     }
 
     fn wait_open(&self, patience: Duration) -> Result<(), RemoteError> {
@@ -481,7 +480,7 @@ impl LinkThread {
         let stream = socket::connect(&self.place.socket, self.place.user)
             .map_err(|error| (error.to_string(), false))?;
         let What::Guard { chain, has_signed } = self.what else {
-            return Ok((stream, Ways { parallel: 1, bundles: false }));
+            return Ok((stream, Ways::default()));
         };
         let ask = Ask::Open { key: self.name, chain, has_signed };
         match exchange(&stream, ask, self.place.deadline) {
@@ -497,13 +496,13 @@ impl LinkThread {
         }
     }
 
-    fn connected(&self, Ways { parallel, bundles }: Ways) {
+    fn connected(&self, ways: Ways) {
         let mut state = lock(&self.state);
         if state.opened {
             tracing::info!(socket = %self.place.socket.display(), "the signer is back");
         }
         let opening = self.found;
-        *state = State { opened: true, parallel, bundles, opening, ..State::default() };
+        *state = State { opened: true, ways, opening, ..State::default() };
     }
 
     fn lost(&self, reason: &str, refused: bool) {

@@ -137,7 +137,6 @@ impl Pbft {
         }
         self.tip = tip;
         self.finals.retain(|n, _| *n > tip.sequence);
-        self.log.forget_extensions();
         self.log.remember(delivered.clone());
         self.last_null = Some(delivered.clone());
         self.pace.on_delivered();

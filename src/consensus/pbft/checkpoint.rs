@@ -89,7 +89,6 @@ impl Pbft {
         self.tip = tip;
         self.executed = tip.sequence;
         self.finals.retain(|n, _| *n > tip.sequence);
-        self.log.forget_extensions();
         self.pace.on_delivered();
         self.doubts.clear();
         self.take_checkpoint(tip.sequence, checkpoint, effects);

@@ -29,6 +29,7 @@ use crate::types::digest::Digest;
 use crate::types::genesis::ChainParameters;
 use crate::types::ids::BatchId;
 use crate::types::ids::BlockHash;
+use crate::types::ids::ChainId;
 use crate::types::ids::ReplicaId;
 use crate::types::ids::SequenceNumber;
 use crate::types::ids::View;
@@ -65,10 +66,10 @@ pub struct Assignment {
     pub refused: bool,
     /// A quorum of prepare votes was seen.
     pub prepared: bool,
-    /// The tip and commit digest it makes on the assignments below it, once those are settled.
-    pub extension: Option<(Tip, Digest)>,
-    /// The same on the assignments below it as they are voted for, and the block hash below.
-    pub foreseen: Option<(BlockHash, Tip, Digest)>,
+    /// What `extend` last made, and the block hash it made that on.
+    extension: Option<(BlockHash, Tip, Digest)>,
+    /// Its commit vote was foreseen.
+    pub foreseen: bool,
     /// The primary's signed pre-prepare; none where a new-view assigned it.
     pub envelope: Option<Envelope>,
     /// Times that missing bodies were asked for.
@@ -184,13 +185,6 @@ impl Log {
         }
     }
 
-    /// Forgets computed extensions: the tip moved by other means than delivery.
-    pub fn forget_extensions(&mut self) {
-        for assignment in self.entries.values_mut().filter_map(|e| e.assignment.as_mut()) {
-            assignment.extension = None;
-        }
-    }
-
     /// Moves the watermarks up to a stable checkpoint. What `executed` has not reached stays,
     /// since it may be needed again after a crash, but not more than one window of it.
     pub fn advance(&mut self, low: SequenceNumber, executed: SequenceNumber) {
@@ -231,9 +225,24 @@ impl Assignment {
             refused: false,
             prepared: false,
             extension: None,
-            foreseen: None,
+            foreseen: false,
             envelope,
             fetches: 0,
+        }
+    }
+
+    /// The tip and the commit digest that it makes on `tip`; kept for the next time.
+    pub fn extend(&mut self, chain: ChainId, tip: &Tip) -> (Tip, Digest) {
+        let (next, digest) = self.extended(chain, tip);
+        self.extension = Some((tip.hash, next, digest));
+        (next, digest)
+    }
+
+    /// The same, not kept. The hash below stands for all of the tip that counts.
+    pub fn extended(&self, chain: ChainId, tip: &Tip) -> (Tip, Digest) {
+        match self.extension {
+            Some((below, next, digest)) if below == tip.hash => (next, digest),
+            _ => tip.extend(chain, &self.proposal),
         }
     }
 }

@@ -265,7 +265,7 @@ impl Pbft {
             let Some(a) = entry.assignment.as_mut().filter(|a| a.voted && a.prepared) else {
                 return;
             };
-            let (next, digest) = *a.extension.get_or_insert_with(|| tip.extend(chain, &a.proposal));
+            let (next, digest) = a.extend(chain, &tip);
             tip = next;
             if entry.commit_vote.is_none_or(|(voted, _)| voted < view) {
                 self.cast_commit(tip.sequence, digest, effects);
@@ -285,10 +285,8 @@ impl Pbft {
         while let Some(entry) = tip.sequence.next().and_then(|n| self.log.find(n)) {
             let cast = entry.commit_vote.is_some_and(|(voted, _)| voted >= view);
             let Some(a) = entry.assignment.as_mut().filter(|a| a.voted) else { return };
-            let known = a.foreseen.filter(|(below, ..)| *below == tip.hash);
-            let (next, digest) = known
-                .map_or_else(|| tip.extend(chain, &a.proposal), |(_, next, digest)| (next, digest));
-            if a.foreseen.replace((tip.hash, next, digest)).is_none() && !cast {
+            let (next, digest) = a.extend(chain, &tip);
+            if !std::mem::replace(&mut a.foreseen, true) && !cast {
                 let slot = super::slot(epoch, Phase::Commit, view, next.sequence);
                 effects.push(Effect::Foresee(super::vote_draft(Vote { slot, digest })));
             }
@@ -395,7 +393,7 @@ impl Pbft {
         if entry.commits.len() < self.replicas.quorum() {
             return None;
         }
-        let (_, digest) = a.extension.unwrap_or_else(|| self.tip.extend(self.chain, &a.proposal));
+        let (_, digest) = a.extended(self.chain, &self.tip);
         let certificate = self.commit_certificate(entry, n, digest)?;
         Some(Delivered { proposal: a.proposal.clone(), certificate })
     }

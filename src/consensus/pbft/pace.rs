@@ -29,6 +29,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::consensus;
 use crate::consensus::Effect;
 use crate::consensus::Timer;
 use crate::consensus::pbft::Pbft;
@@ -199,9 +200,7 @@ impl Pbft {
     fn distance_ms(&self) -> u64 {
         let most = self.tuning.in_flight_max.max(1);
         let with_next = (self.proposed.0.saturating_sub(self.tip.sequence.0) + 1).min(most);
-        let (spacing_ms, part) = (self.tuning.proposal_spacing_ms, most.saturating_mul(most));
-        let grown = spacing_ms.saturating_mul(with_next.saturating_mul(with_next)) / part;
-        grown.max(spacing_ms / 4)
+        consensus::distance(self.tuning.proposal_spacing_ms, with_next, most)
     }
 
     /// True while the last proposal is in flight and younger than the distance.

@@ -8,7 +8,6 @@
 //!
 //! Source for bundles: design of the signer, strict mode; the tree is RFC 9162's (`types::merkle`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -72,12 +71,14 @@ pub fn sign_bundles(cleared: Cleared, chain: &ChainId, key: &dyn SigningKey) -> 
     let bundles = arranged(leaves.iter().flatten());
     let roots: Vec<Bytes> = bundles.iter().map(|bundle| bundle.text(chain)).collect();
     let signatures = sign_many(key, &roots.iter().map(|text| &text[..]).collect::<Vec<_>>());
-    let mut spread = BTreeMap::new();
-    for (bundle, signature) in bundles.iter().zip(&signatures) {
-        spread.extend(bundle.spread(signature));
-    }
-    let mut index = 0..;
-    let mut next = || index.next().and_then(|index| spread.remove(&index));
+    let mut spread: Vec<_> = bundles
+        .iter()
+        .zip(&signatures)
+        .flat_map(|(bundle, signature)| bundle.spread(signature))
+        .collect();
+    spread.sort_by_key(|(number, _)| *number);
+    let mut spread = spread.into_iter();
+    let mut next = || spread.next().map(|(_, signature)| signature);
     let answer =
         |one: Result<Leaf, SignError>| one.and_then(|_| next().expect("one signature per text"));
     leaves.into_iter().map(answer).collect()
@@ -107,47 +108,40 @@ impl Leaf {
 
 /// Texts under one signature.
 #[derive(Default)]
-struct Bundle {
+struct Bundle<'a> {
     leaves: Vec<Digest>,
-    /// Each text's number among all, and its leaf.
-    places: Vec<(usize, usize)>,
-    /// The only text.
-    lone: Option<Bytes>,
+    /// Each text with its number among all and the place of its leaf.
+    texts: Vec<(usize, usize, &'a Bytes)>,
 }
 
 /// Bundles of as many texts as fit. Those with a blind come first: they have even places, so the blind is the
 /// sibling.
-fn arranged<'a>(leaves: impl Iterator<Item = &'a Leaf>) -> Vec<Bundle> {
+fn arranged<'a>(leaves: impl Iterator<Item = &'a Leaf>) -> Vec<Bundle<'a>> {
     let mut leaves: Vec<(usize, &Leaf)> = leaves.enumerate().collect();
     leaves.sort_by_key(|(_, leaf)| leaf.blind.is_none());
-    let mut bundles: Vec<Bundle> = Vec::new();
+    let mut bundles: Vec<Bundle<'_>> = Vec::new();
     for (number, leaf) in leaves {
         let needed = 1 + usize::from(leaf.blind.is_some());
-        let fits = |bundle: &&mut Bundle| bundle.leaves.len() + needed <= limits::BUNDLE_TEXTS_MAX;
-        match bundles.last_mut().filter(fits) {
-            Some(bundle) => bundle.put(number, leaf),
-            None => {
-                let mut bundle = Bundle::default();
-                bundle.put(number, leaf);
-                bundles.push(bundle);
-            }
+        let fits = |bundle: &Bundle<'_>| bundle.leaves.len() + needed <= limits::BUNDLE_TEXTS_MAX;
+        if !bundles.last().is_some_and(fits) {
+            bundles.push(Bundle::default());
         }
+        bundles.last_mut().expect("one was made").put(number, leaf);
     }
     bundles
 }
 
-impl Bundle {
-    fn put(&mut self, number: usize, leaf: &Leaf) {
-        self.lone = self.leaves.is_empty().then(|| leaf.text.clone());
-        self.places.push((number, self.leaves.len()));
+impl<'a> Bundle<'a> {
+    fn put(&mut self, number: usize, leaf: &'a Leaf) {
+        self.texts.push((number, self.leaves.len(), &leaf.text));
         self.leaves.push(leaf.digest);
         self.leaves.extend(leaf.blind);
     }
 
     /// A lone text needs no root above it.
     fn text(&self, chain: &ChainId) -> Bytes {
-        match (&self.lone, &self.leaves[..]) {
-            (Some(text), [_]) => text.clone(),
+        match (&self.texts[..], &self.leaves[..]) {
+            ([(.., text)], [_]) => Bytes::clone(text),
             (_, leaves) => bundle_text(chain, &merkle::root(leaves)),
         }
     }
@@ -164,7 +158,7 @@ impl Bundle {
             }),
             Err(error) => Err(SignError::Key { reason: error.to_string() }),
         };
-        self.places.iter().map(move |(number, place)| (*number, one(*place)))
+        self.texts.iter().map(move |(number, place, _)| (*number, one(*place)))
     }
 }
 
